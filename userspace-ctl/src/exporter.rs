@@ -2,11 +2,11 @@
 //! `exporter`: metrics for Prometheus, and the figures of `top` as a web page.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hippos_abi::Section;
@@ -14,14 +14,38 @@ use hippos_abi::Section;
 use crate::metrics::Scrape;
 use crate::page;
 use crate::source::Source;
+use crate::timed::{Timed, Timeout};
 use crate::top::Frames;
 
-/// How long a client may take to send its request and to read the reply.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send its whole request,
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// how long the server may take for its statistics,
+const STATS_TIME: Duration = Duration::from_secs(4);
+/// and how long the client may take to read the whole reply.
+const REPLY_TIME: Duration = Duration::from_secs(10);
+/// Prometheus gives up after this time (`scrape_timeout`).
+const SCRAPE_TIME: Duration = Duration::from_secs(10);
 /// The most bytes of a request's header.
 const HEAD_MOST: u64 = 8 << 10;
 /// The most clients at once.
 const CLIENTS_MOST: usize = 16;
+
+// A server that does not answer is reported as `memcached_up 0`, before the scrape itself fails: connecting has half of
+// the time, at most, and the replies have the other half.
+const _: () = assert!(2 * STATS_TIME.as_secs() < SCRAPE_TIME.as_secs());
+
+/// What the replies are made of.
+struct Content {
+    source: &'static Source,
+    page: Mutex<Page>,
+}
+
+/// The page for a browser.
+struct Page {
+    frames: Frames<'static>,
+    /// The last one, and when it was made.
+    last: Option<(Instant, String)>,
+}
 
 /// Serves `/metrics` and `/` until the process ends.
 pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
@@ -30,33 +54,104 @@ pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
     let address = listener.local_addr()?;
     println!("http://{address}/metrics");
     // Until the process ends.
-    let source: &'static Source = Box::leak(Box::new(source));
-    let frames = Arc::new(Mutex::new(Frames::new(source)));
+    let content: &'static Content = Box::leak(Box::new(Content::new(source)));
     let clients = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
-        let Ok(stream) = stream else {
+        let Ok(mut stream) = stream else {
             // No file descriptor is free at the moment.
             thread::sleep(Duration::from_millis(100));
             continue;
         };
-        if clients.fetch_add(1, SeqCst) >= CLIENTS_MOST {
-            clients.fetch_sub(1, SeqCst);
+        let Some(place) = Place::take(&clients) else {
+            // A fresh connection has room for this.
+            drop(stream.set_nonblocking(true));
+            drop(reply(
+                &mut stream,
+                "GET",
+                "503 Service Unavailable",
+                "text/plain",
+                "too many clients\n",
+            ));
             continue;
-        }
-        let (frames, clients) = (frames.clone(), clients.clone());
-        thread::spawn(move || {
-            // A client that closed its connection is not an error.
-            drop(answer(source, &frames, stream));
-            clients.fetch_sub(1, SeqCst);
-        });
+        };
+        // Without memory for a thread, the client is closed.
+        let builder = thread::Builder::new();
+        drop(builder.spawn(move || {
+            let _place = place;
+            // A client that closed its connection, or takes too long, is not an error.
+            drop(content.answer(Timed::new(stream, REPLY_TIME)));
+        }));
     }
     Ok(())
 }
 
-fn answer(source: &Source, frames: &Mutex<Frames<'_>>, mut stream: TcpStream) -> Result<()> {
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    let mut head = BufReader::new((&stream).take(HEAD_MOST)).lines();
+/// One of the places for clients; dropping it frees it.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(clients: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = Place(clients.clone());
+        (clients.fetch_add(1, SeqCst) < CLIENTS_MOST).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Content {
+    fn new(source: Source) -> Self {
+        let source: &'static Source = Box::leak(Box::new(source.limited(STATS_TIME)));
+        Content {
+            source,
+            page: Mutex::new(Page {
+                frames: Frames::new(source),
+                last: None,
+            }),
+        }
+    }
+
+    fn answer<S: Timeout>(&self, mut stream: Timed<S>) -> Result<()> {
+        stream.limit(Some(REQUEST_TIME), None);
+        let (verb, path) = request(&mut stream)?;
+        let (status, kind, body) = match (&verb[..], &path[..]) {
+            ("GET" | "HEAD", "/metrics") => (
+                "200 OK",
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                scrape(self.source).text()?,
+            ),
+            ("GET" | "HEAD", "/") => ("200 OK", "text/html; charset=utf-8", self.page()),
+            ("GET" | "HEAD", _) => ("404 Not Found", "text/plain", "/metrics or /\n".into()),
+            _ => ("405 Method Not Allowed", "text/plain", "GET\n".into()),
+        };
+        stream.limit(Some(REPLY_TIME), None);
+        reply(&mut stream, &verb, status, kind, &body)
+    }
+
+    /// The page for a browser. Clients that waited while it was made get the same one: with a server that does not
+    /// answer, each would wait for those before it.
+    fn page(&self) -> String {
+        let asked = Instant::now();
+        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made, text)) = &page.last {
+            if *made >= asked {
+                return text.clone();
+            }
+        }
+        let text = match page.frames.now() {
+            Ok(model) => page::page(&model),
+            Err(error) => page::failure(&error),
+        };
+        page.last = Some((Instant::now(), text.clone()));
+        text
+    }
+}
+
+/// Reads a request: its verb and its path.
+fn request(stream: &mut impl Read) -> Result<(String, String)> {
+    let mut head = BufReader::new(stream.take(HEAD_MOST)).lines();
     let first = head.next().context("no request")??;
     // Read to its end: closing the socket with unread bytes would reset the connection.
     for line in head {
@@ -64,19 +159,14 @@ fn answer(source: &Source, frames: &Mutex<Frames<'_>>, mut stream: TcpStream) ->
             break;
         }
     }
-    let mut words = first.split(' ');
-    let (status, kind, body) = match (words.next(), words.next()) {
-        (Some("GET" | "HEAD"), Some("/metrics")) => (
-            "200 OK",
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            scrape(source).text()?,
-        ),
-        (Some("GET" | "HEAD"), Some("/")) => ("200 OK", "text/html; charset=utf-8", page(frames)),
-        (Some("GET" | "HEAD"), _) => ("404 Not Found", "text/plain", "/metrics or /\n".into()),
-        _ => ("405 Method Not Allowed", "text/plain", "GET\n".into()),
-    };
+    let mut words = first.split(' ').map(str::to_owned);
+    let mut word = || words.next().unwrap_or_default();
+    Ok((word(), word()))
+}
+
+fn reply(stream: &mut impl Write, verb: &str, status: &str, kind: &str, body: &str) -> Result<()> {
     let len = body.len();
-    let body = if first.starts_with("HEAD") { "" } else { &body };
+    let body = if verb == "HEAD" { "" } else { body };
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n\
@@ -88,13 +178,14 @@ fn answer(source: &Source, frames: &Mutex<Frames<'_>>, mut stream: TcpStream) ->
 /// The server's statistics now; `is_up` is false if it does not answer.
 pub(crate) fn scrape(source: &Source) -> Scrape {
     let all = || -> Result<Scrape> {
+        let mut connection = source.open()?;
         Ok(Scrape {
-            general: source.stats(Section::General)?,
-            latency: source.open()?.stats_if_served(Section::Latency)?,
-            passes: source.open()?.stats_if_served(Section::Pass)?,
-            settings: source.stats(Section::Settings)?,
-            items: source.stats(Section::Items)?,
-            slabs: source.stats(Section::Slabs)?,
+            general: connection.stats(Section::General)?,
+            latency: connection.stats_if_served(Section::Latency)?,
+            passes: connection.stats_if_served(Section::Pass)?,
+            settings: connection.stats(Section::Settings)?,
+            items: connection.stats(Section::Items)?,
+            slabs: connection.stats(Section::Slabs)?,
             is_up: true,
         })
     };
@@ -104,11 +195,70 @@ pub(crate) fn scrape(source: &Source) -> Scrape {
     })
 }
 
-/// The page for a browser.
-fn page(frames: &Mutex<Frames<'_>>) -> String {
-    let mut frames = frames.lock().unwrap_or_else(PoisonError::into_inner);
-    match frames.now() {
-        Ok(model) => page::page(&model),
-        Err(error) => page::failure(&error),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timed::tests::{clock, Dripping};
+    use std::io::ErrorKind;
+    use std::net::Shutdown;
+    use std::path::Path;
+
+    #[test]
+    fn a_client_that_sends_or_reads_a_byte_a_second_is_cut_off() {
+        let source = Source::new(Path::new(""), Some("127.0.0.1:1"), None).unwrap();
+        let content = Content::new(source);
+        for request in [&b""[..], b"GET /x HTTP/1.1\r\n\r\n"] {
+            let peer = Dripping {
+                first: request,
+                ..Dripping::default()
+            };
+            let error = content.answer(Timed::with_clock(peer, REPLY_TIME, clock));
+            let error = error.unwrap_err();
+            let error = error.downcast_ref::<std::io::Error>().unwrap();
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_read_to_the_end_of_its_header() {
+        let mut text = &b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\nmore"[..];
+        let (verb, path) = request(&mut text).unwrap();
+        assert_eq!((&verb[..], &path[..]), ("GET", "/metrics"));
+        let endless = "x".repeat(3 * HEAD_MOST as usize);
+        let (verb, path) = request(&mut endless.as_bytes()).unwrap();
+        assert_eq!((verb.len() as u64, &path[..]), (HEAD_MOST, ""));
+    }
+
+    #[test]
+    fn a_client_too_many_has_no_place_until_another_one_goes() {
+        let clients = Arc::new(AtomicUsize::new(0));
+        let mut places: Vec<_> = (0..CLIENTS_MOST).map(|_| Place::take(&clients)).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert!(Place::take(&clients).is_none());
+        places.pop();
+        assert!(Place::take(&clients).is_some());
+        drop(places);
+        assert_eq!(clients.load(SeqCst), 0);
+    }
+
+    /// A server whose time is over before its first reply.
+    #[test]
+    fn a_server_that_takes_too_long_is_down_in_metrics_and_has_a_page() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let source = Source::new(Path::new(""), Some(&address), None).unwrap();
+        let content = Content::new(source);
+        let Source::Server { time, .. } = content.source else {
+            panic!("not a server");
+        };
+        assert_eq!(*time, Some(STATS_TIME));
+        // It accepts connections, and never answers.
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        });
+        assert!(!scrape(content.source).is_up);
+        server.join().unwrap();
+        assert!(content.page().contains("no answer"));
     }
 }

@@ -42,6 +42,7 @@ mod status;
 mod status_rates;
 mod system;
 mod terminal_text;
+mod timed;
 mod top;
 mod verify;
 mod version;

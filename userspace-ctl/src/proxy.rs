@@ -11,6 +11,7 @@ use serde_json::{json, Map, Value};
 use crate::answer::Answer;
 use crate::connect::connect;
 use crate::exit::end;
+use crate::timed::Timed;
 
 /// How long the proxy may take for a response: a reload looks names up.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,7 +73,8 @@ fn said(text: String) -> Answer {
 
 /// The body of the response; an error for each status that is none of success.
 fn request(address: &str, verb: &str, path: &str) -> Result<String> {
-    let mut stream = connect(address, TIMEOUT)?;
+    let mut stream = Timed::new(connect(address, TIMEOUT)?, TIMEOUT);
+    stream.limit(Some(TIMEOUT), None);
     let mut response = Vec::new();
     let request = format!("{verb} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;

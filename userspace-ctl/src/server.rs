@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A server that is queried over TCP, by memcached's text protocol.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use anyhow::Result;
 use crate::connect::connect;
 use crate::exit::end;
 use crate::terminal_text::shown;
+use crate::timed::Timed;
 
 /// How long a server may take to send a line.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,27 +26,40 @@ pub(crate) const UNAUTHENTICATED: &str = "CLIENT_ERROR unauthenticated";
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Server {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Timed>,
     address: String,
-    /// When the reply must be complete.
-    deadline: Option<Instant>,
+    /// When the last reply must be complete, if the whole connection has a limit.
+    end: Option<Instant>,
 }
 
 impl Server {
     /// Connects to `HOST:PORT`, and authenticates with the first of these `user:password` lines.
     pub(crate) fn connect(address: &str, users: &[u8]) -> Result<Self> {
+        Self::connect_for(address, users, None)
+    }
+
+    /// Like `connect`; after `time`, if given, the server is taken for one that does not answer.
+    pub(crate) fn connect_for(address: &str, users: &[u8], time: Option<Duration>) -> Result<Self> {
+        let end = time.map(|time| Instant::now() + time);
+        let most = time.map_or(TIMEOUT, |time| time.min(TIMEOUT));
+        let stream = Timed::new(connect(address, most)?, TIMEOUT);
+        Self::open(stream, address, users, end)
+    }
+
+    fn open(stream: Timed, address: &str, users: &[u8], end: Option<Instant>) -> Result<Self> {
         let mut server = Server {
-            stream: BufReader::new(connect(address, TIMEOUT)?),
+            stream: BufReader::new(stream),
             address: address.to_owned(),
-            deadline: None,
+            end,
         };
+        server.stream.get_mut().limit(None, end);
         server.log_in(users)?;
         Ok(server)
     }
 
     /// The connection alone; all requests have been answered.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream.into_inner()
+    pub(crate) fn into_stream(self) -> Result<TcpStream> {
+        Ok(self.stream.into_inner().into_stream()?)
     }
 
     fn log_in(&mut self, users: &[u8]) -> Result<()> {
@@ -75,28 +89,22 @@ impl Server {
     fn send(&mut self, request: &[u8]) -> Result<()> {
         match self.stream.get_mut().write_all(request) {
             Ok(()) => Ok(()),
-            Err(error) => end!(NotLoaded, "{} stopped answering: {error}", self.address),
+            Err(error) => self.stopped(&error),
         }
+    }
+
+    fn stopped<T>(&self, error: &io::Error) -> Result<T> {
+        end!(NotLoaded, "{} stopped answering: {error}", self.address)
     }
 
     /// The next line, with its control characters escaped.
     fn line(&mut self) -> Result<String> {
         let mut line = Vec::new();
         loop {
-            if let Some(deadline) = self.deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    end!(NotLoaded, "{} takes too long for its reply", self.address);
-                }
-                if self.stream.buffer().is_empty() {
-                    let stream = self.stream.get_ref();
-                    stream.set_read_timeout(Some(left.min(TIMEOUT)))?;
-                }
-            }
             let bytes = match self.stream.fill_buf() {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => end!(NotLoaded, "{} stopped answering: {error}", self.address),
+                Err(error) => return self.stopped(&error),
             };
             if bytes.is_empty() {
                 end!(NotLoaded, "{} closed the connection", self.address);
@@ -150,7 +158,8 @@ impl Server {
         let command = format!("stats {argument}");
         let mut text = String::new();
         let address = self.address.clone();
-        self.deadline = Some(Instant::now() + STATS_TIMEOUT);
+        let end = self.end;
+        self.stream.get_mut().limit(Some(STATS_TIMEOUT), end);
         let asked = self.ask(command.trim_end(), &["END", "RESET", "OK"], |line| {
             if text.len() + line.len() > STATS_MOST {
                 end!(Failed, "{address}: statistics without an end");
@@ -159,8 +168,7 @@ impl Server {
             text.push_str("\r\n");
             Ok(())
         });
-        self.deadline = None;
-        self.stream.get_ref().set_read_timeout(Some(TIMEOUT))?;
+        self.stream.get_mut().limit(None, end);
         asked.map(|_| text)
     }
 }
@@ -169,10 +177,11 @@ impl Server {
 mod tests {
     use super::*;
     use crate::exit::Status;
+    use crate::timed::tests::clock;
     use std::net::TcpListener;
     use std::thread;
 
-    /// A server that answers the first line with these bytes, and closes the connection.
+    /// A server that answers the first line with these bytes, as far as they are read, and closes the connection.
     fn answering(answer: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -181,7 +190,7 @@ mod tests {
             let mut stream = BufReader::new(stream);
             let mut line = String::new();
             stream.read_line(&mut line).unwrap();
-            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            drop(stream.get_mut().write_all(answer.as_bytes()));
         });
         address
     }
@@ -191,6 +200,21 @@ mod tests {
         let mut server =
             Server::connect(&answering("STAT a 1\r\nSTAT b 2\r\nEND\r\n"), b"").unwrap();
         assert_eq!(server.stats("").unwrap(), "STAT a 1\r\nSTAT b 2\r\n");
+    }
+
+    #[test]
+    fn statistics_that_take_too_long_end_at_their_deadline_and_at_the_connections() {
+        // Far more reads, which each take a second of this clock, than a minute has seconds.
+        let rows: &str = "STAT a 1\r\n".repeat(400_000).leak();
+        for end in [None, Some(clock() + Duration::from_secs(5))] {
+            let address = answering(rows);
+            let stream = connect(&address, TIMEOUT).unwrap();
+            let stream = Timed::with_clock(stream, TIMEOUT, clock);
+            let mut server = Server::open(stream, &address, b"", end).unwrap();
+            let error = server.stats("").unwrap_err();
+            assert!(error.to_string().contains("takes too long"), "{error}");
+            assert_eq!(Status::of(&error), Status::NotLoaded);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! The source of statistics: the loaded module, or a server over TCP.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hippos_abi::Section;
@@ -15,8 +16,16 @@ use crate::stats::Stats;
 /// A source of statistics.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    Device { path: PathBuf, users: Vec<u8> },
-    Server { address: String, users: Vec<u8> },
+    Device {
+        path: PathBuf,
+        users: Vec<u8>,
+    },
+    Server {
+        address: String,
+        users: Vec<u8>,
+        /// How long a connection may take for all its replies.
+        time: Option<Duration>,
+    },
 }
 
 impl Source {
@@ -32,12 +41,21 @@ impl Source {
             Some(address) => Source::Server {
                 address: address.to_owned(),
                 users,
+                time: None,
             },
             None => Source::Device {
                 path: device.to_owned(),
                 users,
             },
         })
+    }
+
+    /// The same source, whose server has that time for all replies over a connection. The module never waits.
+    pub(crate) fn limited(mut self, most: Duration) -> Self {
+        if let Source::Server { time, .. } = &mut self {
+            *time = Some(most);
+        }
+        self
     }
 
     /// Reads a part of its statistics.
@@ -49,7 +67,11 @@ impl Source {
     pub(crate) fn open(&self) -> Result<Open> {
         Ok(match self {
             Source::Device { path, .. } => Open::Device(Device::open(path)?),
-            Source::Server { address, users } => Open::Server(Server::connect(address, users)?),
+            Source::Server {
+                address,
+                users,
+                time,
+            } => Open::Server(Server::connect_for(address, users, *time)?),
         })
     }
 
@@ -60,7 +82,7 @@ impl Source {
                 let port = Device::open(path)?.info().port;
                 (format!("127.0.0.1:{port}"), users)
             }
-            Source::Server { address, users } => (address.clone(), users),
+            Source::Server { address, users, .. } => (address.clone(), users),
         };
         Ok(Target {
             address,

@@ -33,7 +33,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connects, and authenticates if there are users.
     pub(crate) fn connect(target: &Target) -> Result<Self> {
-        let stream = Server::connect(&target.address, &target.users)?.into_stream();
+        let stream = Server::connect(&target.address, &target.users)?.into_stream()?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream: BufReader::with_capacity(BUFFER, stream),

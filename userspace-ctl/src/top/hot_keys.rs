@@ -29,7 +29,7 @@ pub(crate) struct Gets {
 impl Gets {
     /// Watches the gets of a server.
     pub(crate) fn watch(source: &Source) -> Result<Self> {
-        Self::of(source.connect()?.into_stream(), WINDOW)
+        Self::of(source.connect()?.into_stream()?, WINDOW)
     }
 
     fn of(mut stream: TcpStream, window: Duration) -> Result<Self> {
