@@ -241,6 +241,12 @@ impl Trial {
                 "test \"hippos-ctl $(cat /sys/module/hippos/version)\" = \"$(hippos-ctl --version)\"",
             )
         })?;
+        progress::step("systemctl status shows the health", || {
+            ask(
+                &mut vm,
+                "systemctl status hippos.service | grep 'Status: \"at the start: .* on port 11211;'",
+            )
+        })?;
         progress::step("a setting, reloaded", || {
             ask(
                 &mut vm,

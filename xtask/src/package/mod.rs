@@ -197,11 +197,13 @@ fn tools(build: &Build<'_>, programs: &[PathBuf]) -> Result<PathBuf> {
             0o644,
         )?;
     }
-    deb.template(
-        "packaging/libexec/unload",
-        "usr/libexec/hippos/unload",
-        0o755,
-    )?;
+    for program in ["unload", "report-health"] {
+        deb.template(
+            &format!("packaging/libexec/{program}"),
+            &format!("usr/libexec/hippos/{program}"),
+            0o755,
+        )?;
+    }
     deb.template("packaging/etc/hippos.toml", "etc/hippos/hippos.toml", 0o644)?;
     deb.template(
         "packaging/etc/hippos-exporter",
