@@ -10,6 +10,7 @@ use serde_json::{json, Value};
 use crate::answer::Answer;
 use crate::exit::Status;
 use crate::firewall;
+use crate::kernels;
 use crate::refusals::{self, Severity};
 use crate::stats::Stats;
 use crate::status::{cards, queues};
@@ -261,13 +262,10 @@ fn of_series(system: &System) -> Option<Finding> {
         ));
     }
     let release = system.read("/proc/sys/kernel/osrelease")?;
-    let mut numbers = release.split(['.', '-', '+']);
-    let mut next = || numbers.next()?.parse::<u32>().ok();
-    let series = (next()?, next()?);
-    let [oldest, newest] = TESTED_SERIES;
-    if (oldest..=newest).contains(&series) {
+    if kernels::is_tested(&release)? {
         return None;
     }
+    let [oldest, newest] = TESTED_SERIES;
     let what = format!(
         "Hippos is tested on the kernels from {}.{} to {}.{}, and this is {release}",
         oldest.0, oldest.1, newest.0, newest.1
@@ -386,6 +384,9 @@ fn of_features(card: &str, features: &str, has_xdp: bool) -> Vec<Finding> {
 
 fn of_kernel(system: &System) -> Vec<Finding> {
     let mut found = Vec::from_iter(of_series(system));
+    for kernel in kernels::without_module(system) {
+        found.push(finding("kernels", Weight::Note, kernel.what, kernel.remedy));
+    }
     found.extend(of_pages(system));
     found.extend(of_taps(system));
     let filter = |name: &str| {

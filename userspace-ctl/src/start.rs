@@ -21,7 +21,7 @@ use crate::device::Device;
 use crate::exit::{end, Status, StatusError};
 use crate::kernel_log::Log;
 use crate::system::System;
-use crate::{credentials, keys, module, warm, xdp, XdpMode};
+use crate::{credentials, keys, lockdown, module, warm, xdp, XdpMode};
 
 /// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
@@ -41,7 +41,8 @@ pub(crate) fn start(system: &System, node: &Path, file: &Path) -> Result<Answer>
     let users = users(&wanted)?;
     let timeout = Duration::from_secs(number(&wanted, "load.wait"));
     system.wait_for(&interfaces(&wanted), timeout)?;
-    load(&wanted.get(&keys::MODULE), &parameters(system, &wanted))?;
+    let parameters = parameters(system, &wanted);
+    load(system, &wanted.get(&keys::MODULE), &parameters)?;
     if let Err(error) = finish(node, &wanted, &users) {
         let undone = match module::stop() {
             Ok(()) => "the module is unloaded again".to_owned(),
@@ -93,7 +94,7 @@ fn interfaces(wanted: &Configuration) -> Vec<String> {
     all
 }
 
-fn load(file: &str, parameters: &[String]) -> Result<()> {
+fn load(system: &System, file: &str, parameters: &[String]) -> Result<()> {
     let mut log = Log::from_now();
     let loaded = if file.is_empty() {
         by_modprobe(parameters)
@@ -101,6 +102,9 @@ fn load(file: &str, parameters: &[String]) -> Result<()> {
         by_file(file, parameters)
     };
     loaded.map_err(|error| {
+        if let Some(reason) = lockdown::reason(system, &format!("{error:#}")) {
+            return error.context(reason);
+        }
         let messages = log.of_module();
         if messages.is_empty() {
             return error;
@@ -120,13 +124,19 @@ fn by_file(file: &str, parameters: &[String]) -> Result<()> {
     let text = std::ffi::CString::new(parameters.join(" "))?;
     match finit_module(open, &text, flags) {
         Ok(()) => Ok(()),
-        Err(Errno::EPERM) => end!(NoPermission, "only root may load the module"),
+        Err(Errno::EPERM) if !nix::unistd::geteuid().is_root() => {
+            end!(NoPermission, "only root may load the module")
+        }
         Err(error) => {
+            let status = match error {
+                Errno::EPERM => Status::NoPermission,
+                _ => Status::Refused,
+            };
             let why = format!(
                 "the kernel does not take {file} {}: {error}",
                 parameters.join(" ")
             );
-            Err(StatusError::new(Status::Refused, why).into())
+            Err(StatusError::new(status, why).into())
         }
     }
 }
