@@ -163,6 +163,6 @@ mod tests {
         let class = store.slabs.classes().iter().find(|of| of.slabs() != 0);
         class.unwrap().state.lock().partial = NONE;
         let fault = check(&store).unwrap_err();
-        assert!(matches!(fault, Fault::Structure(of) if of.rule == Rule::PartialSlabs));
+        assert!(matches!(fault, Fault::Structure(of) if of.rule == Rule::SlabLists));
     }
 }

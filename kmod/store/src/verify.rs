@@ -69,8 +69,8 @@ pub enum Rule {
     FreeCount,
     /// The ring of a class's slabs holds each slab in use once.
     SlabRing,
-    /// The list of partial slabs holds each of them once.
-    PartialSlabs,
+    /// The list of partial slabs holds each of them once, and so does that of empty slabs.
+    SlabLists,
     /// A class counts its slabs.
     SlabCount,
     /// A class counts the slabs that are being drained.

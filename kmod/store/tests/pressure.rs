@@ -225,31 +225,81 @@ fn a_class_whose_only_slot_is_reserved_gets_another_slab() {
     drop(stalled);
 }
 
-/// The slabs of small items whose memory was freed are used for large values, which evict nothing then.
+/// A cache full of small items, and their keys.
+fn full_of_small(blocks: usize) -> (Store<Counted>, Vec<String>) {
+    let store = small(blocks);
+    let keys: Vec<_> = (0..40_000).map(|i| format!("small-{i}")).collect();
+    for key in &keys {
+        set(&store, key.as_bytes(), &[1; 40]).unwrap();
+    }
+    (store, keys)
+}
+
+const LARGE: [u8; BLOCK * 3 / 4] = [2; BLOCK * 3 / 4];
+
+/// The keys that have an item.
+fn found<'k>(store: &Store<Counted>, keys: &[&'k str]) -> Vec<&'k str> {
+    let guard = store.read();
+    let has = |key: &&&str| {
+        let key = key.as_bytes();
+        store.peek(&guard, key, store.hash(key)).is_some()
+    };
+    keys.iter().filter(has).copied().collect()
+}
+
+/// Slabs of small items that became empty, by a flush, are used for large values, none of which is evicted.
 #[test]
-fn memory_that_other_classes_have_freed_is_used_before_an_item_is_evicted() {
-    let store = small(16);
-    for i in 0..200_000 {
-        set(&store, format!("small-{i}").as_bytes(), &[1; 40]).unwrap();
+fn slabs_that_other_classes_have_emptied_are_used_before_an_item_is_evicted() {
+    let (store, _) = full_of_small(16);
+    store.tick(200, 1_700_000_100);
+    store.flush(0);
+    (0..10_000).for_each(|_| {
+        store.maintain();
+    });
+    let large = ["large-1", "large-2", "large-3"];
+    for key in large {
+        set(&store, key.as_bytes(), &LARGE).unwrap();
+    }
+    assert_eq!(found(&store, &large), large);
+}
+
+/// Free slots that are scattered over slabs with items cost no such item: a large value evicts one of its own class.
+#[test]
+fn a_class_that_can_evict_takes_no_slab_with_items() {
+    let (store, keys) = full_of_small(16);
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    for key in found(&store, &keys).iter().step_by(4) {
+        store.delete(key.as_bytes(), store.hash(key.as_bytes()), None);
+    }
+    store.maintain();
+    assert!(free(&store) > 3 * (BLOCK as u64) / 100);
+    let before = found(&store, &keys).len();
+    for key in ["large-1", "large-2", "large-3"] {
+        set(&store, key.as_bytes(), &LARGE).unwrap();
+        assert_eq!(found(&store, &[key]), [key]);
+    }
+    assert_eq!(found(&store, &keys).len(), before);
+}
+
+/// A class with a reserve does not evict for it either while a slab of another class is empty.
+#[test]
+fn a_reserve_is_not_refilled_by_eviction_while_another_class_has_an_empty_slab() {
+    let (store, _) = full_of_small(16);
+    let medium: Vec<_> = (0..200).map(|i| format!("medium-{i}")).collect();
+    for key in &medium {
+        set(&store, key.as_bytes(), &[3; 3000]).unwrap();
     }
     store.tick(200, 1_700_000_100);
     store.flush(0);
-    // A part of them: the large values are set while the crawler is at work.
-    let freed = || free(&store) > 3 * (BLOCK as u64) / 100;
-    (0..10_000).take_while(|_| !freed()).for_each(|_| {
+    (0..10_000).for_each(|_| {
         store.maintain();
     });
     let evicted = || store.classes_counted(ClassCounter::Evicted);
     let before = evicted();
-    let large = vec![2; BLOCK * 3 / 4];
-    let keys = ["large-1", "large-2", "large-3"];
-    for key in keys {
-        set(&store, key.as_bytes(), &large).unwrap();
+    for key in &medium {
+        set(&store, key.as_bytes(), &[3; 3000]).unwrap();
     }
-    for key in keys {
-        let guard = store.read();
-        let found = store.get(&guard, key.as_bytes(), store.hash(key.as_bytes()));
-        assert!(found.is_some(), "{key} was evicted");
-    }
-    println!("{} evicted", evicted() - before);
+    let keys: Vec<_> = medium.iter().map(String::as_str).collect();
+    assert_eq!(found(&store, &keys), keys);
+    assert_eq!(evicted(), before);
 }

@@ -225,32 +225,17 @@ impl<P: Platform> Store<P> {
         DrainResult::Waiting
     }
 
-    /// One step towards taking a slab of another class for a class that has nothing to evict. No lock or section is
-    /// held; does not sleep.
+    /// One step towards taking a slab of another class for a class that has nothing to evict. No lock or section is held; does not
+    /// sleep.
     #[cold]
     pub(crate) fn steal(&self, class: usize) -> StealResult {
-        self.take_slab(Purpose::NothingToEvict(class))
-    }
-
-    /// Like [`steal`](Self::steal), for a class that could evict: only from a class with a slab's worth of free slots.
-    #[cold]
-    pub(crate) fn take_spare(&self, class: usize) -> StealResult {
-        let purpose = Purpose::Spare(class);
-        let over = self.pool.held() > self.pool.allowed();
-        if over || pick_victim(self.class_stats(), purpose, 0).is_none() {
-            return StealResult::Nothing;
-        }
-        self.take_slab(purpose)
-    }
-
-    fn take_slab(&self, purpose: Purpose) -> StealResult {
         if self.maintenance.busy.swap(true, Acquire) {
             return StealResult::Busy;
         }
         let drains = &self.maintenance.drains;
         if drains.iter().all(Drain::is_idle) {
             self.sample_usage();
-            self.start_drains(purpose, 1);
+            self.start_drains(Purpose::NothingToEvict(class), 1);
         }
         let mut result = StealResult::Nothing;
         for drain in drains.iter().filter(|drain| !drain.is_idle()) {

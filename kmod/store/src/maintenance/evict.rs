@@ -45,7 +45,7 @@ impl<P: Platform> Store<P> {
         let there = of.free().add_exact(u64::from(of.retired.load(Relaxed)));
         let there = u32::try_from(there).unwrap_or(u32::MAX);
         let deficit = of.reserve.load(Relaxed).saturating_sub(there);
-        if deficit != 0 && self.pool.available() != 0 {
+        if deficit != 0 && (self.pool.available() != 0 || self.slabs.empty() != 0) {
             return 0;
         }
         deficit

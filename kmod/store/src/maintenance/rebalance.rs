@@ -79,15 +79,13 @@ pub(super) enum Purpose {
     Pressure(usize),
     /// A class that has nothing to evict: it gets a slab in any case.
     NothingToEvict(usize),
-    /// A class that would have to evict: it gets a slab if another class has a slab's worth of free slots.
-    Spare(usize),
 }
 
 impl Purpose {
     pub(super) fn receiver(self) -> Option<usize> {
         match self {
             Self::Memory => None,
-            Self::Pressure(class) | Self::NothingToEvict(class) | Self::Spare(class) => Some(class),
+            Self::Pressure(class) | Self::NothingToEvict(class) => Some(class),
         }
     }
 }
@@ -107,9 +105,6 @@ pub(super) fn pick_victim(
     };
     if let Some(victim) = candidates().find(ClassStats::has_spare_slab) {
         return Some(victim.class);
-    }
-    if matches!(purpose, Purpose::Spare(_)) {
-        return None;
     }
     // Compares the worth per slab of two classes, by cross-multiplication.
     let less = |a: &ClassStats, b: &ClassStats| {
@@ -196,24 +191,5 @@ mod tests {
         assert_eq!(victim(&[class(2, 0, 0), spare], None, 0), Some(1));
         spare.reserve = 1;
         assert_eq!(victim(&[class(2, 0, 0), spare], None, 0), Some(0));
-    }
-
-    #[test]
-    fn victim_for_a_class_that_can_evict_is_only_one_with_a_free_slab() {
-        let mut spare = class(2, 1000, 0);
-        spare.free = 41;
-        let victim = |classes: &[ClassStats], except| {
-            pick_victim(numbered(classes), Purpose::Spare(0), except)
-        };
-        assert_eq!(victim(&[class(1, 0, 0), class(2, 0, 0), spare], 0), Some(2));
-        assert_eq!(
-            victim(&[class(1, 0, 0), class(2, 0, 0), spare], bit(2)),
-            None
-        );
-        assert_eq!(
-            victim(&[spare, class(2, 0, 0)], 0),
-            None,
-            "its own slots are free"
-        );
     }
 }

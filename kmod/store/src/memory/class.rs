@@ -45,8 +45,10 @@ pub(crate) struct Class<L> {
 /// The fields under a class's lock.
 pub(crate) struct ClassState {
     pub(crate) ring: SlabRing,
-    /// The first slab with free slots.
+    /// The first slab with free slots, and slots in use.
     pub(crate) partial: u32,
+    /// The first slab without slots in use.
+    pub(crate) empty: u32,
     /// The slots that were freed last. Their slabs count them as used, so that freeing does not touch the slabs' heads,
     /// all of which map to the same sets of the CPU's caches.
     pub(crate) magazine: Magazine,
@@ -111,6 +113,7 @@ impl<L: RawLock> Class<L> {
                     hand: Hand::at(NONE),
                 },
                 partial: NONE,
+                empty: NONE,
                 magazine: Magazine::new(),
                 draining: 0,
                 failed: 0,

@@ -76,8 +76,8 @@ pub(crate) struct Block {
     pub(crate) ring_next: AtomicU32,
     pub(crate) ring_prev: AtomicU32,
     /// Neighbours in the list of the class's slabs that have free slots.
-    pub(crate) partial_next: AtomicU32,
-    pub(crate) partial_prev: AtomicU32,
+    pub(crate) list_next: AtomicU32,
+    pub(crate) list_prev: AtomicU32,
     /// The first free slot, in units of 8 bytes from the block's start; 0 for none.
     pub(crate) free: AtomicU32,
     /// Bytes from the start up to which slots were made.
@@ -99,8 +99,8 @@ impl Block {
             next: word(),
             ring_next: word(),
             ring_prev: word(),
-            partial_next: word(),
-            partial_prev: word(),
+            list_next: word(),
+            list_prev: word(),
             free: AtomicU32::new(0),
             carved: AtomicU32::new(0),
             used: AtomicU32::new(0),

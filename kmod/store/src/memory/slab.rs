@@ -58,6 +58,8 @@ pub(crate) struct Slabs<L> {
     /// The bits of a slot's number that identify it within its slab.
     bits: u32,
     ghosts: Option<Ghosts>,
+    /// Slabs without slots in use, of all classes. Written under the lock of the slab's class.
+    empty: AtomicU32,
 }
 
 impl<L: RawLock> Slabs<L> {
@@ -111,6 +113,7 @@ impl<L: RawLock> Slabs<L> {
             eviction,
             bits,
             ghosts: ghosts.map(Draft::keep),
+            empty: AtomicU32::new(0),
         };
         Some(Draft::new(platform, slabs))
     }
@@ -277,7 +280,7 @@ impl<L: RawLock> Slabs<L> {
             }
         }
         if self.has_free(of, block) {
-            self.link_partial(pool, &mut state, id, block);
+            self.list_slab(pool, &mut state, id, block);
         }
         of.slabs.fetch_add(1, Relaxed);
         let free = of.slots.sub_exact(block.used.load(Relaxed));
@@ -295,30 +298,40 @@ impl<L: RawLock> Slabs<L> {
         }
     }
 
-    /// Adds a slab to the front of the partial ones.
-    fn link_partial(&self, pool: &Pool<L>, state: &mut ClassState, id: u32, block: &Block) {
-        block.partial_prev.store(NONE, Relaxed);
-        block.partial_next.store(state.partial, Relaxed);
-        if let Some(next) = pool.get(state.partial) {
-            next.partial_prev.store(id, Relaxed);
+    /// Adds a slab that has free slots to the front of its list: that of the partial slabs or of the empty ones.
+    fn list_slab(&self, pool: &Pool<L>, state: &mut ClassState, id: u32, block: &Block) {
+        let list = if block.used.load(Relaxed) == 0 {
+            self.empty.fetch_add(1, Relaxed);
+            &mut state.empty
+        } else {
+            &mut state.partial
+        };
+        block.list_prev.store(NONE, Relaxed);
+        block.list_next.store(*list, Relaxed);
+        if let Some(next) = pool.get(*list) {
+            next.list_prev.store(id, Relaxed);
         }
-        state.partial = id;
+        *list = id;
     }
 
-    fn unlink_partial(&self, pool: &Pool<L>, state: &mut ClassState, block: &Block) {
-        let (before, after) = (
-            block.partial_prev.load(Relaxed),
-            block.partial_next.load(Relaxed),
-        );
+    /// Removes a slab from its list. Called before its number of used slots changes.
+    fn unlist_slab(&self, pool: &Pool<L>, state: &mut ClassState, block: &Block) {
+        let list = if block.used.load(Relaxed) == 0 {
+            let _ = self.empty.fetch_sub(1, Relaxed).sub_exact(1);
+            &mut state.empty
+        } else {
+            &mut state.partial
+        };
+        let (before, after) = (block.list_prev.load(Relaxed), block.list_next.load(Relaxed));
         match pool.get(before) {
-            Some(before) => before.partial_next.store(after, Relaxed),
-            None => state.partial = after,
+            Some(before) => before.list_next.store(after, Relaxed),
+            None => *list = after,
         }
         if let Some(after) = pool.get(after) {
-            after.partial_prev.store(before, Relaxed);
+            after.list_prev.store(before, Relaxed);
         }
-        block.partial_prev.store(NONE, Relaxed);
-        block.partial_next.store(NONE, Relaxed);
+        block.list_prev.store(NONE, Relaxed);
+        block.list_next.store(NONE, Relaxed);
     }
 
     /// Whether the slab has a free slot.
@@ -351,14 +364,16 @@ impl<L: RawLock> Slabs<L> {
         Some(slot)
     }
 
-    /// Takes a slot of the first partial slab, which then counts it as used.
+    /// Takes a slot of the first partial slab, or of an empty one, which then counts it as used.
     fn alloc_from_slab(
         &self,
         pool: &Pool<L>,
         of: &Class<L>,
         state: &mut ClassState,
     ) -> Option<Slot> {
-        let block = pool.get(state.partial)?;
+        let (id, block) = [state.partial, state.empty]
+            .into_iter()
+            .find_map(|id| Some((id, pool.get(id)?)))?;
         let at = block.at()?;
         let free = block.free.load(Relaxed);
         let slot = if free != 0 {
@@ -376,11 +391,14 @@ impl<L: RawLock> Slabs<L> {
             block.carved.store(carved.add_exact(of.size()), Release);
             slot
         };
-        block
-            .used
-            .store(block.used.load(Relaxed).add_exact(1), Relaxed);
-        if !self.has_free(of, block) {
-            self.unlink_partial(pool, state, block);
+        let used = block.used.load(Relaxed);
+        let has_free = self.has_free(of, block);
+        if used == 0 || !has_free {
+            self.unlist_slab(pool, state, block);
+        }
+        block.used.store(used.add_exact(1), Relaxed);
+        if used == 0 && has_free {
+            self.list_slab(pool, state, id, block);
         }
         Some(slot)
     }
@@ -404,15 +422,19 @@ impl<L: RawLock> Slabs<L> {
             .store(block.free.load(Relaxed), Relaxed);
         block.free.store((offset >> 3) as u32, Relaxed);
         let used = block.used.load(Relaxed).sub_exact(1);
+        let in_use = block.usage() == Use::Slab;
+        if in_use && had && used == 0 {
+            self.unlist_slab(pool, state, block);
+        }
         block.used.store(used, Relaxed);
-        if block.usage() != Use::Slab {
+        if !in_use {
             return false;
         }
         if used == 0 {
             Self::clear_drain_failures(state, block);
         }
-        if !had {
-            self.link_partial(pool, state, id, block);
+        if !had || used == 0 {
+            self.list_slab(pool, state, id, block);
         }
         true
     }
@@ -500,14 +522,26 @@ impl<L: RawLock> Slabs<L> {
         // From here on freed slots return to their slabs at once, until this one is empty.
         self.flush_magazine(pool, of, &mut state);
         state.draining = state.draining.add_exact(1);
+        self.detach(pool, of, &mut state, id, block);
         pool.set_use(block, Use::Draining);
+        true
+    }
+
+    /// Removes a slab from its class: from the counts, the lists and the ring.
+    fn detach(
+        &self,
+        pool: &Pool<L>,
+        of: &Class<L>,
+        state: &mut ClassState,
+        id: u32,
+        block: &Block,
+    ) {
         let free = of.slots.sub_exact(block.used.load(Relaxed));
         of.free.store(of.free().sub_exact(u64::from(free)), Relaxed);
         let _ = of.slabs.fetch_sub(1, Relaxed).sub_exact(1);
         if self.has_free(of, block) {
-            self.unlink_partial(pool, &mut state, block);
+            self.unlist_slab(pool, state, block);
         }
-        // Remove it from the ring.
         let (before, after) = (block.ring_prev.load(Relaxed), block.ring_next.load(Relaxed));
         if let (Some(b), Some(a)) = (pool.get(before), pool.get(after)) {
             b.ring_next.store(after, Relaxed);
@@ -520,7 +554,32 @@ impl<L: RawLock> Slabs<L> {
         if state.ring.hand.block == id {
             state.ring.hand = Hand::at(next);
         }
-        true
+    }
+
+    /// The number of slabs without slots in use.
+    #[inline]
+    pub(crate) fn empty(&self) -> u32 {
+        self.empty.load(Relaxed)
+    }
+
+    /// Takes a slab without slots in use from a class other than `class` that keeps its reserve without it. Sections
+    /// that begin from here on do not look into it.
+    pub(crate) fn take_empty(&self, pool: &Pool<L>, class: usize) -> Option<u32> {
+        let others = self.classes.iter().enumerate();
+        others
+            .filter(|(other, of)| {
+                let needed = u64::from(of.slots).add_exact(u64::from(of.reserve.load(Relaxed)));
+                *other != class && of.free() >= needed
+            })
+            .find_map(|(_, of)| {
+                let mut state = of.state.lock();
+                self.flush_magazine(pool, of, &mut state);
+                let id = state.empty;
+                let block = pool.get(id)?;
+                self.detach(pool, of, &mut state, id, block);
+                pool.set_use(block, Use::Taken);
+                Some(id)
+            })
     }
 
     /// Whether a slab is left alone because it could not be drained a short while ago. The time doubles with each
@@ -532,10 +591,13 @@ impl<L: RawLock> Slabs<L> {
         failures != 0 && now.wrapping_sub(block.failed.load(Relaxed)) < rest
     }
 
-    /// The slab whose loss costs least: of the next slabs in front of the hand that are not backing off, the one with
-    /// the fewest slots in use. NONE if there is none within the first slabs looked at. `now` is a count of attempts.
+    /// The slab whose loss costs least: an empty one, or of the next slabs in front of the hand that are not backing
+    /// off, the one with the fewest slots in use. NONE if there is none within the first slabs looked at. `now` is a count of attempts.
     pub(crate) fn pick_drain_victim(&self, pool: &Pool<L>, of: &Class<L>, now: u32) -> u32 {
         let mut state = of.state.lock();
+        if state.empty != NONE {
+            return state.empty;
+        }
         let start = state.ring.current();
         let mut at = start;
         let mut best = NONE;

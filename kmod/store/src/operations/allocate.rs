@@ -3,6 +3,7 @@
 
 use hippos_invariant::Exact;
 
+use crate::counters::Counter;
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::maintenance::drain::StealResult;
@@ -133,6 +134,7 @@ impl<P: Platform> Store<P> {
             self.wait_grace_period(budget)?;
         }
         let mut raised = false;
+        let mut looked_for_empty = false;
         loop {
             self.collect_retired();
             if let Some(slot) = self.slabs.alloc_slot(&self.pool, class, hash) {
@@ -150,14 +152,11 @@ impl<P: Platform> Store<P> {
             }
             let coming = of.retired.load(Relaxed);
             let want = of.reserve.load(Relaxed).max(1).saturating_sub(coming);
-            if want != 0 {
-                // Free memory of other classes is used before items are evicted.
-                match self.take_spare(class) {
-                    StealResult::Nothing => {}
-                    result => {
-                        self.await_slab(result, budget)?;
-                        continue;
-                    }
+            if want != 0 && budget.grace_waits != 0 && !looked_for_empty {
+                // Once, since another writer may get the slab.
+                looked_for_empty = true;
+                if self.move_empty_slab(class, budget) {
+                    continue;
                 }
             }
             if want == 0 || coming != 0 {
@@ -170,24 +169,40 @@ impl<P: Platform> Store<P> {
                 (0, false) => budget.retry()?,
                 (1.., _) => self.wait_grace_period(budget)?,
                 // The class has nothing to evict: take a slab from another class.
-                (0, true) => {
-                    let result = self.steal(class);
-                    if result == StealResult::Nothing {
+                (0, true) => match self.steal(class) {
+                    StealResult::Slab | StealResult::Working => budget.retry()?,
+                    StealResult::Waiting => self.wait_grace_period(budget)?,
+                    StealResult::Busy => self.short_sleep(budget)?,
+                    StealResult::Nothing => {
                         budget.count_empty_scan()?;
+                        self.short_sleep(budget)?;
                     }
-                    self.await_slab(result, budget)?;
-                }
+                },
             }
         }
     }
 
-    /// Waits, if need be, before the next step towards taking a slab.
-    fn await_slab(&self, result: StealResult, budget: &mut RetryBudget) -> Result<(), AllocError> {
-        match result {
-            StealResult::Slab | StealResult::Working => budget.retry(),
-            StealResult::Waiting => self.wait_grace_period(budget),
-            StealResult::Busy | StealResult::Nothing => self.short_sleep(budget),
+    /// Gives a slab of another class that has no slots in use back to the pool, after a grace period, so that no item
+    /// has to be evicted. False if there is none.
+    fn move_empty_slab(&self, class: usize, budget: &mut RetryBudget) -> bool {
+        if self.pool.held() > self.pool.allowed() {
+            return false;
         }
+        let Some(id) = self.slabs.take_empty(&self.pool, class) else {
+            return false;
+        };
+        budget.grace_waits = budget.grace_waits.sub_exact(1);
+        // The crawler and walks may still look at its slots.
+        self.wait();
+        self.count(Counter::Moves, 1);
+        if let Some(block) = self.pool.get(id) {
+            let from = u32::from(block.class.load(Relaxed)).add_exact(1);
+            let to = class.add_exact(1) as u32;
+            self.platform.trace_slab_moved(from, to);
+        }
+        // SAFETY: all its slots are free, none can be allocated, and a grace period has passed.
+        unsafe { self.pool.free_block(&self.platform, id) };
+        true
     }
 
     /// Increases a class's reserve.

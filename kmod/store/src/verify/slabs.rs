@@ -19,9 +19,10 @@ use crate::sync::Relaxed;
 #[derive(Default)]
 struct Tally {
     slots: SlotSets,
-    /// The slabs in use, and those of them that have free slots.
+    /// The slabs in use, those of them that have free and used slots, and those without used ones.
     slabs: SetDigest,
     partial: SetDigest,
+    empty: SetDigest,
     draining: u64,
     failed: u64,
     /// Free slots of slabs in use, carved or not.
@@ -39,6 +40,7 @@ struct Tally {
 struct ListHeads {
     ring: u32,
     partial: u32,
+    empty: u32,
     hand: u32,
     magazine: Option<Slot>,
     magazine_len: u32,
@@ -67,6 +69,7 @@ impl<P: Platform> Store<P> {
             ListHeads {
                 ring: state.ring.first,
                 partial: state.partial,
+                empty: state.empty,
                 hand: state.ring.hand.block,
                 magazine: state.magazine.first,
                 magazine_len: state.magazine.len,
@@ -82,7 +85,8 @@ impl<P: Platform> Store<P> {
         is(Rule::DrainingCount, seen.draining, lists.draining)?;
         is(Rule::FailedCount, seen.failed, lists.failed)?;
         self.verify_ring(class, &lists, &seen)?;
-        self.verify_partial(class, &lists, &seen)?;
+        self.verify_list(class, lists.partial, &seen.partial)?;
+        self.verify_list(class, lists.empty, &seen.empty)?;
 
         let mut free = self.verify_magazine(class, of, &lists)?;
         free.join(seen.listed);
@@ -212,7 +216,9 @@ impl<P: Platform> Store<P> {
         seen.slabs.add(id as usize);
         let free = of.slots_per_slab().wrapping_sub(used);
         seen.free = seen.free.wrapping_add(u64::from(free));
-        if self.slabs.has_free(of, block) {
+        if used == 0 {
+            seen.empty.add(id as usize);
+        } else if self.slabs.has_free(of, block) {
             seen.partial.add(id as usize);
         }
         Ok(())
@@ -308,27 +314,19 @@ impl<P: Platform> Store<P> {
         equal(Rule::SlabRing, Some(class), 1, u64::from(there))
     }
 
-    fn verify_partial(
-        &self,
-        class: usize,
-        lists: &ListHeads,
-        seen: &Tally,
-    ) -> Result<(), Violation> {
-        let mut partial = SetDigest::default();
-        let (mut before, mut at) = (NONE, lists.partial);
-        while let Some(block) = self
-            .pool
-            .get(at)
-            .filter(|_| partial.count <= seen.partial.count)
-        {
-            if block.partial_prev.load(Relaxed) != before {
+    /// Whether the list of slabs that starts at `first` holds those of `expected`.
+    fn verify_list(&self, class: usize, first: u32, expected: &SetDigest) -> Result<(), Violation> {
+        let mut listed = SetDigest::default();
+        let (mut before, mut at) = (NONE, first);
+        while let Some(block) = self.pool.get(at).filter(|_| listed.count <= expected.count) {
+            if block.list_prev.load(Relaxed) != before {
                 break;
             }
-            partial.add(at as usize);
+            listed.add(at as usize);
             before = at;
-            at = block.partial_next.load(Relaxed);
+            at = block.list_next.load(Relaxed);
         }
-        seen.partial.is(partial, Rule::PartialSlabs, Some(class))
+        expected.is(listed, Rule::SlabLists, Some(class))
     }
 
     /// The slots of a class's magazine.

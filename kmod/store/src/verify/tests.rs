@@ -350,7 +350,7 @@ fn wrong_back_references_are_found() {
         let of = store.slabs.get(class(store)).unwrap();
         of.state.lock().partial = crate::memory::pool::NONE;
     });
-    assert_eq!(rule, Rule::PartialSlabs);
+    assert_eq!(rule, Rule::SlabLists);
 }
 
 /// The first bucket that has overflow buckets.
