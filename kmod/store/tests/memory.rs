@@ -513,6 +513,34 @@ fn memory_moves_to_write_only_class() {
     }
 }
 
+/// The platform refuses blocks below the limit: memory moves between the classes as it does at the limit.
+#[test]
+fn memory_moves_while_the_platform_refuses_blocks() {
+    let kept = |limit: usize, blocks: usize| {
+        let host = Host::new().cpus(1);
+        host.allow_blocks(blocks);
+        let store = Store::new(config(limit), host).unwrap();
+        store.tick(100, 1_700_000_000);
+        for i in 0..60_000 {
+            set(&store, format!("small-{i}").as_bytes(), &[1; 60]).unwrap();
+        }
+        let waits = store.counted(Counter::Waits);
+        for i in 0..2000 {
+            set(&store, format!("large-{i}").as_bytes(), &[2; 5000]).unwrap();
+            store.maintain();
+            // The platform is asked again now and then.
+            store.tick(100 + i / 100, 1_700_000_000);
+        }
+        let kept = (0..2000).filter(|i| has(&store, format!("large-{i}").as_bytes()));
+        (kept.count(), store.counted(Counter::Waits) - waits)
+    };
+    let (full, _) = kept(32, usize::MAX);
+    let (refused, waits) = kept(64, 31);
+    println!("{full} values kept at the limit, {refused} below it, {waits} grace periods");
+    assert!(refused * 2 > full, "{refused} of {full}");
+    assert!(waits < 200, "{waits} grace periods");
+}
+
 /// memcached shows the age of the tail of its list of all items: of the item that goes next.
 #[test]
 fn tail_age_is_of_the_item_accessed_longest_ago() {

@@ -26,6 +26,8 @@ use crate::sync::{Acquire, Relaxed, Release};
 const RESERVE: usize = 128;
 /// Seconds after which a reserve gives up half of its increase.
 const RESERVE_HALF: u32 = 8;
+/// Seconds after which the platform is asked again for a block that it has refused.
+const REFUSAL_SECS: u32 = 2;
 
 /// The result of a step of maintenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +80,12 @@ impl<P: Platform> Store<P> {
 
     /// Lowers the number of blocks that may be held while the platform is short of memory.
     fn apply_memory_pressure(&self) {
+        let now = self.now();
+        let asked = &self.maintenance.asked_again;
+        if now.wrapping_sub(asked.load(Relaxed)) >= REFUSAL_SECS {
+            asked.store(now, Relaxed);
+            self.pool.forget_refusal();
+        }
         let (held, block) = (self.pool.held(), self.pool.block_size());
         let blocks = |bytes: usize| bytes.checked_div(block).unwrap_or(0);
         let ceiling = match self.platform.memory_headroom() {

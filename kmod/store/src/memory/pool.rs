@@ -145,6 +145,8 @@ pub(crate) struct Pool<L> {
     limit: AtomicUsize,
     /// The most blocks while the platform is short of memory.
     ceiling: AtomicUsize,
+    /// The blocks that were held when the platform refused a further one.
+    refused: AtomicUsize,
     pub(crate) lists: Fixed<LockedData<L, Lists>>,
 }
 
@@ -171,6 +173,7 @@ impl<L: RawLock> Pool<L> {
             uses: core::array::from_fn(|_| AtomicUsize::new(0)),
             limit: AtomicUsize::new(limit),
             ceiling: AtomicUsize::new(usize::MAX),
+            refused: AtomicUsize::new(usize::MAX),
             lists: lists.keep(),
         };
         Some(Draft::new(platform, pool))
@@ -235,9 +238,16 @@ impl<L: RawLock> Pool<L> {
         self.limit.store(blocks.min(self.blocks.len()), Relaxed);
     }
 
-    /// The most blocks that may be held now: the limit, or less while the platform is short of memory.
+    /// The most blocks that may be held now: the limit, or less while the platform is short of memory or has refused a
+    /// block.
     pub(crate) fn allowed(&self) -> usize {
-        self.limit().min(self.ceiling.load(Relaxed))
+        let ceiling = self.ceiling.load(Relaxed);
+        self.limit().min(ceiling).min(self.refused.load(Relaxed))
+    }
+
+    /// Lets the platform be asked again for a block that it has refused.
+    pub(crate) fn forget_refusal(&self) {
+        self.refused.store(usize::MAX, Relaxed);
     }
 
     pub(crate) fn set_ceiling(&self, blocks: usize) {
@@ -270,7 +280,9 @@ impl<L: RawLock> Pool<L> {
         let below = |held: usize| (held < self.allowed()).then(|| held.add_exact(1));
         self.held.fetch_update(Relaxed, Relaxed, below).ok()?;
         let Some(at) = self.alloc_memory(platform) else {
-            let _ = self.held.fetch_sub(1, Relaxed).sub_exact(1);
+            let held = self.held.fetch_sub(1, Relaxed).sub_exact(1);
+            // Until `forget_refusal`, memory is full: the classes share what there is.
+            self.refused.store(held, Relaxed);
             return None;
         };
         let mut lists = self.lists.lock();
