@@ -73,10 +73,11 @@ void hippos_listener_watch(struct sock *sk, void (*data_ready)(struct sock *sk))
 	sk->sk_data_ready = data_ready;
 }
 
-/* Puts the kernel's own callback into a socket that was copied from a watched listener. */
+/* Removes what a socket has inherited from a watched listener: the callback and the watch. */
 static void unwatch_copy(struct sock *sk)
 {
 	write_lock_bh(&sk->sk_callback_lock);
+	rcu_assign_sk_user_data(sk, HIPPOS_UNWATCHED);
 	if (sk->sk_data_ready == READ_ONCE(watched_data_ready))
 		sk->sk_data_ready = READ_ONCE(plain_data_ready);
 	write_unlock_bh(&sk->sk_callback_lock);

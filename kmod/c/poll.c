@@ -13,8 +13,11 @@
  *   unowned it may serve the connection at once; a thread that touches a
  *   connection's state owns the socket, hippos_watch_remove() included. The
  *   worker is woken only for input that data_ready can't serve.
- * - An accepted socket is a copy of its listener: SK_USER_DATA_NOCOPY keeps
- *   the listener's watch out of the copy. listener.c replaces its callbacks.
+ * - A socket's sk_user_data is never NULL: it is a watch or HIPPOS_UNWATCHED,
+ *   without tags. A BPF program that puts sockets into a socket map, as they
+ *   are established or listen, would keep its own data there, and gets EBUSY.
+ * - An accepted socket is a copy of its listener, with its sk_user_data and
+ *   its callbacks. Until listener.c replaces both, none of them uses the watch.
  * - queued is cleared before a socket is served: input that arrives meanwhile
  *   puts it on the list again.
  */
@@ -27,6 +30,7 @@
 #include "hippos.h"
 #include "latency.h"
 #include "listener.h"
+#include "socket.h"
 
 #define QUEUED 0
 
@@ -44,7 +48,9 @@ static void make_ready(struct hippos_watch *watch)
 
 static struct hippos_watch *watch_of(struct sock *sk)
 {
-	return __locked_read_sk_user_data_with_flags(sk, SK_USER_DATA_NOCOPY);
+	struct hippos_watch *watch = __locked_read_sk_user_data_with_flags(sk, 0);
+
+	return watch == HIPPOS_UNWATCHED ? NULL : watch;
 }
 
 static void on_event(struct sock *sk)
@@ -58,14 +64,20 @@ static void on_event(struct sock *sk)
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
+/* data_ready of a listener, and of its copies that were not accepted yet. */
+static void on_connection(struct sock *sk)
+{
+	if (sk->sk_state == TCP_LISTEN)
+		on_event(sk);
+}
+
 /* data_ready of a connection, called with the socket's lock held. */
 static void on_data(struct sock *sk)
 {
 	struct hippos_watch *watch = rcu_dereference_check(
 		__sk_user_data(sk), lockdep_sock_is_held(sk));
 
-	watch = (void *)((unsigned long)watch & SK_USER_DATA_PTRMASK);
-	if (!watch)
+	if (watch == HIPPOS_UNWATCHED)
 		return;
 	/* The worker serves a queued socket anyway. */
 	if (in_serving_softirq() && !sock_owned_by_user_nocheck(sk) &&
@@ -163,9 +175,9 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 	watch->data_ready = sk->sk_data_ready;
 	watch->state_change = sk->sk_state_change;
 	watch->write_space = sk->sk_write_space;
-	__rcu_assign_sk_user_data_with_flags(sk, watch, SK_USER_DATA_NOCOPY);
+	rcu_assign_sk_user_data(sk, watch);
 	if (sk->sk_state == TCP_LISTEN) {
-		hippos_listener_watch(sk, on_event);
+		hippos_listener_watch(sk, on_connection);
 	} else {
 		sk->sk_state_change = on_event;
 		if (sk->sk_type == SOCK_STREAM) {
@@ -194,7 +206,7 @@ void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
 	sk->sk_data_ready = watch->data_ready;
 	sk->sk_state_change = watch->state_change;
 	sk->sk_write_space = watch->write_space;
-	rcu_assign_sk_user_data(sk, NULL);
+	rcu_assign_sk_user_data(sk, HIPPOS_UNWATCHED);
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
 	if (sk->sk_state == TCP_LISTEN)

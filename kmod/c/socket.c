@@ -72,6 +72,8 @@ struct socket *hippos_socket_create(struct net *net, int type, int protocol)
 		err = sock_create_kern(net, AF_INET, type, protocol, &sock);
 	if (err)
 		return ERR_PTR(err);
+	/* Before a BPF program could put the socket into a socket map: see poll.c. */
+	rcu_assign_sk_user_data(sock->sk, HIPPOS_UNWATCHED);
 	if (sock->sk->sk_family == AF_INET6)
 		/* Independently of net.ipv6.bindv6only. */
 		sock->sk->sk_ipv6only = false;

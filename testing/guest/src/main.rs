@@ -23,6 +23,7 @@ mod receive_path;
 mod request;
 mod row;
 mod screen;
+mod socket_map;
 mod system;
 mod tap;
 mod terminal;

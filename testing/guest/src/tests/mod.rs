@@ -117,6 +117,7 @@ tests! {
         dev_serves_one_interface_only;
     tcp:
         short_connections_are_served_and_closed,
+        sockets_stay_out_of_socket_maps,
         pipelines_cut_anywhere_are_answered,
         replies_leave_before_silent_commands,
         large_values_return_whole,

@@ -2,7 +2,7 @@
 //! The TCP workers: many connections, long ones, and clients that behave oddly.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use hippos_client::{Tcp, PORT};
 
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
+use crate::socket_map::SocketMap;
 
 /// Connections that are opened and closed as fast as possible: each is served and closed.
 pub(super) fn short_connections_are_served_and_closed() -> Result<()> {
@@ -43,6 +44,25 @@ pub(super) fn short_connections_are_served_and_closed() -> Result<()> {
     let open = Tcp::connect("127.0.0.1")?.stat("curr_connections")?;
     ensure!(open < 10, "{open} connections left over");
     hippos.unload()
+}
+
+/// A BPF program that puts each socket into a socket map as it is accepted or listens, for which the
+/// map keeps data of its own with the socket: Hippos's sockets stay out of it, and are served.
+pub(super) fn sockets_stay_out_of_socket_maps() -> Result<()> {
+    let map = SocketMap::attach()?;
+    let plain = TcpListener::bind("127.0.0.1:0")?;
+    drop(TcpStream::connect(plain.local_addr()?)?);
+    ensure!(map.socket().is_some(), "an ordinary socket is not in it");
+    drop(plain);
+    ensure!(map.socket().is_none(), "a closed socket is in it");
+    let hippos = Hippos::load("")?;
+    for number in 0..100 {
+        let mut tcp = Tcp::connect("127.0.0.1")?;
+        tcp.set("key", b"value")
+            .with_context(|| format!("connection {number}"))?;
+        ensure!(map.socket().is_none(), "connection {number} is in it");
+    }
+    hippos.unload_all()
 }
 
 /// Pipelined requests, cut anywhere.
