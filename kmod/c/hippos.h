@@ -359,6 +359,7 @@ void hippos_read_unlock(void);
 unsigned int hippos_cpu(void);
 unsigned int hippos_cpus(void);
 int hippos_next_cpu(int cpu);
+bool hippos_cpu_is_isolated(int cpu);
 void hippos_resched(void);
 void hippos_short_sleep(void);
 u32 hippos_ticks(void);

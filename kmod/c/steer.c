@@ -52,18 +52,34 @@ unsigned int hippos_steer_devices(const struct hippos_steer *steer)
 	return count;
 }
 
+/* The online CPUs, without isolated ones: the CPUs that packets and threads are moved to. */
+static void usable_cpus(struct cpumask *mask)
+{
+	unsigned int cpu;
+
+	cpumask_clear(mask);
+	for_each_online_cpu(cpu)
+		if (!hippos_cpu_is_isolated(cpu))
+			cpumask_set_cpu(cpu, mask);
+}
+
 /*
- * Spreads the packets of these devices over all CPUs; may sleep. False when no
+ * Spreads the packets of these devices over the CPUs that are not isolated; may sleep. False when no
  * device got a map: there is one CPU, no memory, or RTNL is held, which may take
  * seconds, while the caller must keep the store's clock.
  */
 bool hippos_steer_on(struct hippos_steer *steer)
 {
 	struct net_device *dev;
+	cpumask_var_t usable;
 	unsigned int i = 0;
 
-	if (!rtnl_trylock())
+	if (!zalloc_cpumask_var(&usable, GFP_KERNEL))
 		return false;
+	if (!rtnl_trylock()) {
+		free_cpumask_var(usable);
+		return false;
+	}
 	for_each_netdev(steer->net, dev) {
 		struct rps_map *map, **place;
 		unsigned int cpu, left;
@@ -71,16 +87,16 @@ bool hippos_steer_on(struct hippos_steer *steer)
 		if (!single_queue(dev) || i == HIPPOS_STEERED)
 			continue;
 		cpus_read_lock();
-		left = num_online_cpus();
+		usable_cpus(usable);
+		left = cpumask_weight(usable);
 		/* One CPU has nothing to spread over, and is_ours() needs two. */
 		map = left < 2 ? NULL :
 		      kzalloc(max_t(size_t, RPS_MAP_SIZE(left), L1_CACHE_BYTES), GFP_KERNEL);
 		if (map) {
 			map->len = left;
 			/* Descending: see is_ours(). */
-			for_each_online_cpu(cpu)
-				if (left)
-					map->cpus[--left] = cpu;
+			for_each_cpu(cpu, usable)
+				map->cpus[--left] = cpu;
 		}
 		cpus_read_unlock();
 		if (!map)
@@ -94,6 +110,7 @@ bool hippos_steer_on(struct hippos_steer *steer)
 		steer->maps[i++] = map;
 	}
 	rtnl_unlock();
+	free_cpumask_var(usable);
 	return i > 0;
 }
 
@@ -179,7 +196,7 @@ unsigned int hippos_cpu_receives(unsigned int cpu)
 	return kstat_softirqs_cpu(NET_RX_SOFTIRQ, cpu);
 }
 
-/* Binds the calling thread to a CPU, or to all other CPUs; false when that failed. */
+/* Binds the calling thread to a CPU, or to all others that are not isolated; false when that failed. */
 bool hippos_thread_bind(unsigned int cpu, bool others)
 {
 	cpumask_var_t mask;
@@ -189,7 +206,7 @@ bool hippos_thread_bind(unsigned int cpu, bool others)
 		return !set_cpus_allowed_ptr(current, cpumask_of(cpu));
 	if (!zalloc_cpumask_var(&mask, GFP_KERNEL))
 		return false;
-	cpumask_copy(mask, cpu_online_mask);
+	usable_cpus(mask);
 	cpumask_clear_cpu(cpu, mask);
 	if (!cpumask_empty(mask))
 		bound = !set_cpus_allowed_ptr(current, mask);

@@ -4,6 +4,7 @@
 #include <linux/delay.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
+#include <linux/sched/isolation.h>
 #include <linux/smp.h>
 
 #include "hippos.h"
@@ -36,6 +37,22 @@ int hippos_next_cpu(int cpu)
 	unsigned int next = cpumask_next(cpu, cpu_online_mask);
 
 	return next < nr_cpu_ids ? next : -1;
+}
+
+/*
+ * Whether a CPU is kept free of the kernel's own work: by isolcpus= or nohz_full=, or in an
+ * isolated partition of cpusets.
+ */
+bool hippos_cpu_is_isolated(int cpu)
+{
+	bool isolated;
+
+	/* Partitions change. */
+	rcu_read_lock();
+	isolated = !housekeeping_test_cpu(cpu, HK_TYPE_DOMAIN) ||
+		   !housekeeping_test_cpu(cpu, HK_TYPE_WQ);
+	rcu_read_unlock();
+	return isolated;
 }
 
 void hippos_resched(void)

@@ -39,6 +39,19 @@ impl Iterator for Online {
     }
 }
 
+/// Whether the CPU is kept free of the kernel's own work: by `isolcpus=` or `nohz_full=`, or in an isolated partition of
+/// cpusets.
+pub fn is_isolated(cpu: u32) -> bool {
+    // SAFETY: reads the kernel's masks, which have a bit for every number of `online()`.
+    unsafe { ffi::hippos_cpu_is_isolated(cpu as i32) }
+}
+
+/// The numbers of the CPUs that are online now, without isolated ones unless all are.
+pub fn usable() -> impl Iterator<Item = u32> + Clone {
+    let all = online().all(is_isolated);
+    online().filter(move |cpu| all || !is_isolated(*cpu))
+}
+
 /// Yields the CPU if another task waits for it. May sleep.
 pub fn resched() {
     // SAFETY: every caller of kapi's sleeping functions is in process context.

@@ -420,6 +420,7 @@ extern "C" {
     pub(crate) fn hippos_cpu() -> c_uint;
     pub(crate) fn hippos_cpus() -> c_uint;
     pub(crate) fn hippos_next_cpu(cpu: c_int) -> c_int;
+    pub(crate) fn hippos_cpu_is_isolated(cpu: c_int) -> bool;
     pub(crate) fn hippos_resched();
     pub(crate) fn hippos_short_sleep();
     pub(crate) fn hippos_ticks() -> u32;

@@ -94,7 +94,7 @@ impl ServerConfig {
             pr_warn!("udp_rate={rate}: less than a datagram of {UDP_RATE_MIN}, which will never be sent\n");
         }
         let threads = match params.threads {
-            0 => cpu::online().count(),
+            0 => cpu::usable().count(),
             n => n as usize,
         };
         // A number of the table's range.

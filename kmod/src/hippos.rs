@@ -203,7 +203,7 @@ fn start_fast_path(server: &Arc<Server>) -> Result<Option<(Arc<FastPath>, Fast)>
     }
 }
 
-/// The TCP workers, spread over the CPUs.
+/// The TCP workers, spread over the CPUs that are not isolated.
 fn start_workers(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<KVec<Thread>> {
     let config = &server.config;
     let count = config.threads;
@@ -216,7 +216,7 @@ fn start_workers(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<KVe
         1,
     )?);
     let mut workers = KVec::with_capacity(count, GFP_KERNEL)?;
-    for (number, cpu) in cpu::online().cycle().take(count).enumerate() {
+    for (number, cpu) in cpu::usable().cycle().take(count).enumerate() {
         let listener = Socket::listen(
             namespace,
             config.port,

@@ -30,8 +30,8 @@ const PLANTED: &str = "planted::";
 const DEFECT: &str = "defect::";
 /// How much of the kernel's log a failure shows.
 const LOG_LINES: usize = 30;
-/// Tests of this theme need a kernel without IPv6.
-const WITHOUT_IPV6: &str = "without_ipv6::";
+/// Tests of this theme need a kernel that is booted with options.
+const BOOT_OPTIONS: &str = "boot_options::";
 /// After the last test a debug guest is checked for leaks.
 const LEAKS: &str = "leaks";
 /// This theme has a command of its own.
@@ -385,9 +385,9 @@ fn guests(
         .into_iter()
         .filter(|name| wanted(name) && (debug || !name.contains(DEFECT)))
         .partition(|name| name.contains(PLANTED) || name.contains(DEFECT));
-    let (without_ipv6, inside): (Vec<String>, Vec<String>) = inside
+    let (boot_options, inside): (Vec<String>, Vec<String>) = inside
         .into_iter()
-        .partition(|name| name.contains(WITHOUT_IPV6));
+        .partition(|name| name.contains(BOOT_OPTIONS));
     let clients: Vec<_> = client::TESTS
         .iter()
         .filter(|test| wanted(test.name))
@@ -398,7 +398,7 @@ fn guests(
         .collect();
     if planted.is_empty()
         && inside.is_empty()
-        && without_ipv6.is_empty()
+        && boot_options.is_empty()
         && clients.is_empty()
         && foreign.is_empty()
         && ![CRASH, POOLS].into_iter().any(wanted)
@@ -494,12 +494,12 @@ fn guests(
         }
         None => {}
     }
-    if !without_ipv6.is_empty() {
+    if !boot_options.is_empty() {
         if let Some(vm) = guest.vm.take() {
             vm.off()?;
         }
-        guest.machine.append = "ipv6.disable=1";
-        for name in &without_ipv6 {
+        guest.machine.append = "ipv6.disable=1 isolcpus=1";
+        for name in &boot_options {
             let request = name.replacen("guest::", "test ", 1);
             let start = Instant::now();
             let result = guest.checked(|vm| vm.ask_within(&request, limit).map(drop));

@@ -7,8 +7,9 @@
 //! leave the guest as it found it. Panics, errors and warnings of the kernel fail
 //! it. The tests of the themes `planted` and `defect`, named by the fault that
 //! they commit, must fail, the latter on the debug kernel alone; `soak` has a
-//! command of its own, `without_ipv6` a guest.
+//! command of its own, `boot_options` a guest.
 
+mod boot_options;
 mod changes;
 mod consistency;
 mod defect;
@@ -34,7 +35,6 @@ mod tcp;
 mod topologies;
 mod trace;
 mod watch;
-mod without_ipv6;
 mod xdp;
 
 use std::process::ExitCode;
@@ -148,8 +148,9 @@ tests! {
         datagrams_pass_where_ipv6_is_off,
         attach_is_refused_with_a_reason,
         several_commands_in_a_frame_are_answered_or_passed_whole;
-    without_ipv6:
-        serves_ipv4_alone;
+    boot_options:
+        disabled_ipv6_leaves_ipv4_served,
+        isolated_cpus_get_no_worker;
     protocol:
         recorded_cases_get_memcacheds_replies,
         counters_match_memcacheds,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! On a kernel that was booted with `ipv6.disable=1`.
+//! On a kernel that was booted with `ipv6.disable=1 isolcpus=1`, on two CPUs.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 /// IPv4 is answered, IPv6 is not, whatever receive path a frame meets first: none may ask for
 /// what such a kernel does not have.
-pub(super) fn serves_ipv4_alone() -> Result<()> {
+pub(super) fn disabled_ipv6_leaves_ipv4_served() -> Result<()> {
     ensure!(
         !Path::new("/proc/net/if_inet6").exists(),
         "this kernel has IPv6"
@@ -60,4 +61,38 @@ pub(super) fn serves_ipv4_alone() -> Result<()> {
         hippos.unload_all()?;
     }
     Ok(())
+}
+
+/// An isolated CPU gets no worker; a number of threads beyond the other CPUs shares these.
+pub(super) fn isolated_cpus_get_no_worker() -> Result<()> {
+    let isolated = fs::read_to_string("/sys/devices/system/cpu/isolated")?;
+    ensure!(isolated.trim() == "1", "isolated: {isolated:?}");
+    for (parameters, workers) in [("", 1), ("threads=3", 3)] {
+        let hippos = Hippos::load(parameters)?;
+        let cpus = worker_cpus()?;
+        ensure!(
+            cpus == vec!["0"; workers],
+            "{parameters:?}: workers on {cpus:?}"
+        );
+        hippos.unload()?;
+    }
+    Ok(())
+}
+
+/// The CPUs that each of the TCP workers may run on.
+fn worker_cpus() -> Result<Vec<String>> {
+    let mut cpus = Vec::new();
+    for process in fs::read_dir("/proc")? {
+        let status = fs::read_to_string(process?.path().join("status")).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        let number = field("Name:");
+        let number = number.strip_prefix("hippos/").map(str::parse::<u32>);
+        if matches!(number, Some(Ok(_))) {
+            cpus.push(field("Cpus_allowed_list:"));
+        }
+    }
+    Ok(cpus)
 }
