@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{bail, Context, Result};
@@ -84,10 +84,16 @@ pub(crate) fn last(text: &str, lines: usize) -> String {
 
 /// Whether `program` is on the PATH or in one of the system's own folders.
 pub(crate) fn has(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where `program` is, on the PATH or in one of the system's own folders.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|dir| dir.join(program).is_file())
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }
 
 fn append(log: &Path) -> Result<File> {

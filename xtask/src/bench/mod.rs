@@ -6,6 +6,7 @@
 //! for a request, which repeat, and wall-clock rates and latencies, which under
 //! emulation are meaningful only as ratios within one run.
 
+mod fleet;
 mod guest;
 mod load;
 mod meter;
@@ -41,7 +42,9 @@ use crate::{root, shell, vm, workspace};
 /// prints instructions per request, peak throughput, latency and CPU time with
 /// the spread over the rounds. The report lies in target/bench: report.json,
 /// report.md and plots. `bench store` runs the store's own benchmarks on this
-/// machine instead.
+/// machine instead. `bench fleet` compares the fleet's proxy with clients that
+/// hash and with other proxies, on this machine, in ten minutes at most (two
+/// with --quick); its report lies in target/bench/fleet.
 ///
 ///   cargo xtask bench --quick
 ///   cargo xtask bench --only instructions --workload get-hit --server hippos,mirror
@@ -55,7 +58,7 @@ pub(crate) struct BenchArgs {
     /// Few workloads, one boot, short steps: under five minutes
     #[arg(long)]
     quick: bool,
-    /// Boots of each server [default: 3, or 1 with --quick]
+    /// Boots of each server [default: 3, or 1 with --quick]; repetitions of `fleet` [default: 3, or 2 with --quick]
     #[arg(long)]
     boots: Option<u32>,
     /// Processors of each guest
@@ -76,6 +79,12 @@ pub(crate) struct BenchArgs {
     /// Instead of figures, offer twice the peak, with SETs over TCP beside it
     #[arg(long, conflicts_with = "profile")]
     overload: bool,
+    /// Print the report of `fleet` as JSON
+    #[arg(long)]
+    json: bool,
+    /// nutcracker's program for `fleet` [default: the one on the PATH]
+    #[arg(long, value_name = "PROGRAM")]
+    nutcracker: Option<PathBuf>,
     /// How guests are joined to this machine
     #[arg(long, value_enum, default_value = "auto")]
     wire: Wire,
@@ -87,6 +96,8 @@ enum Subject {
     Servers,
     /// The store alone, beside other caches' data structures
     Store,
+    /// The fleet's proxy, beside clients that hash and other proxies
+    Fleet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -126,9 +137,15 @@ pub(crate) fn bench(args: &BenchArgs, selection: &Selection) -> Result<u8> {
     if args.subject == Subject::Store {
         return store(args);
     }
-    let plan = plan(args)?;
     // A signal ends it between two measurements, so that guests and taps go too.
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
+    if args.subject == Subject::Fleet {
+        let root = root::ready(selection)?;
+        let extent = fleet::Extent::new(args.quick, args.boots);
+        fleet::measure(&root, extent, args.nutcracker.as_deref(), args.json)?;
+        return Ok(0);
+    }
+    let plan = plan(args)?;
     ensure!(
         selection.arch().is_native(),
         "the bench counts instructions of amd64 alone"
@@ -437,6 +454,25 @@ fn profile(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Server) -> Res
 /// The environment of the measurements: versions, options, machine.
 fn head(args: &BenchArgs, tools: &Tools) -> Result<String> {
     let root = tools.root;
+    let memcached = shell::output(root.command("/usr/bin/memcached").arg("--version"))?;
+    let qemu = shell::output(root.command("/usr/bin/qemu-system-x86_64").arg("--version"))?;
+    Ok(format!(
+        "{}; {}; kernel {}; {}; guest with {} vCPU; wire: {}",
+        origin()?,
+        qemu.lines().next().unwrap_or_default(),
+        root.kernel().release,
+        memcached.trim(),
+        args.vcpus,
+        if tools.tap {
+            "tap"
+        } else {
+            "QEMU's own network"
+        }
+    ))
+}
+
+/// The command, its date, the commit and this machine.
+fn origin() -> Result<String> {
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
         shell::output(command.args(arguments).current_dir(workspace::root()))
@@ -453,22 +489,14 @@ fn head(args: &BenchArgs, tools: &Tools) -> Result<String> {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown", |(_, name)| name);
-    let memcached = shell::output(root.command("/usr/bin/memcached").arg("--version"))?;
-    let qemu = shell::output(root.command("/usr/bin/qemu-system-x86_64").arg("--version"))?;
     let date = shell::output(Command::new("date").arg("+%Y-%m-%d"))?;
     let command: Vec<String> = std::env::args().skip(1).collect();
     Ok(format!(
-        "`cargo xtask {}`, {}, commit {}{dirty}; host {processor}, {} processors; {}; kernel {}; {}; \
-         guest with {} vCPU; wire: {}",
+        "`cargo xtask {}`, {}, commit {}{dirty}; host {processor}, {} processors",
         command.join(" "),
         date.trim(),
         git(&["rev-parse", "--short", "HEAD"]),
         std::thread::available_parallelism().map_or(1, usize::from),
-        qemu.lines().next().unwrap_or_default(),
-        root.kernel().release,
-        memcached.trim(),
-        args.vcpus,
-        if tools.tap { "tap" } else { "QEMU's own network" }
     ))
 }
 

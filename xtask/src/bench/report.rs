@@ -178,15 +178,23 @@ impl Figures {
             let workloads = names(of().map(|key| key.1));
             let _ = writeln!(out, "### {}\n", metric.title());
             let _ = writeln!(out, "{}.\n", spread_of(boots));
-            table(&mut out, &workloads, &servers, |server, workload| {
-                self.values.get(&(server, workload, metric)).cloned()
-            });
+            table(
+                &mut out,
+                "workload",
+                &workloads,
+                &servers,
+                |server, workload| self.values.get(&(server, workload, metric)).cloned(),
+            );
             let others: Vec<_> = servers.into_iter().filter(|name| *name != OURS).collect();
             if of().any(|key| key.0 == OURS) && !others.is_empty() {
                 let _ = writeln!(out, "How many times better `{OURS}` is, boot by boot:\n");
-                table(&mut out, &workloads, &others, |server, workload| {
-                    Some(self.ratios(server, workload, metric))
-                });
+                table(
+                    &mut out,
+                    "workload",
+                    &workloads,
+                    &others,
+                    |server, workload| Some(self.ratios(server, workload, metric)),
+                );
             }
         }
         out
@@ -262,14 +270,14 @@ impl Figures {
 }
 
 /// The minimum, the median and the maximum of some values.
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
+pub(super) struct Spread {
+    pub(super) min: f64,
+    pub(super) median: f64,
+    pub(super) max: f64,
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let middle = values.len() / 2;
@@ -289,19 +297,20 @@ fn spread_of(boots: usize) -> String {
     }
 }
 
-/// A table of medians and spreads.
-fn table(
+/// A table of medians and spreads, of which `values` gets a column and a line.
+pub(super) fn table(
     out: &mut String,
-    workloads: &[&'static str],
-    servers: &[&'static str],
+    head: &str,
+    lines: &[&'static str],
+    columns: &[&'static str],
     values: impl Fn(&'static str, &'static str) -> Option<Vec<f64>>,
 ) {
-    let _ = writeln!(out, "| workload | {} |", servers.join(" | "));
-    let _ = writeln!(out, "|---|{}", "---:|".repeat(servers.len()));
-    for &workload in workloads {
-        let _ = write!(out, "| {workload} |");
-        for &server in servers {
-            let runs = values(server, workload).unwrap_or_default();
+    let _ = writeln!(out, "| {head} | {} |", columns.join(" | "));
+    let _ = writeln!(out, "|---|{}", "---:|".repeat(columns.len()));
+    for &line in lines {
+        let _ = write!(out, "| {line} |");
+        for &column in columns {
+            let runs = values(column, line).unwrap_or_default();
             let several = runs.len() > 1;
             if let Some(spread) = Spread::of(runs) {
                 let _ = write!(out, " {}", short(spread.median));
