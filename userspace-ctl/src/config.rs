@@ -11,6 +11,7 @@ use serde_json::{json, Value};
 
 use crate::answer::Answer;
 use crate::configuration::Configuration;
+use crate::durable;
 use crate::exit::Status;
 use crate::in_force::InForce;
 use crate::{keys, reload};
@@ -77,15 +78,7 @@ pub(crate) fn save(in_force: &InForce, file: &Path) -> Result<Answer> {
     if file.exists() {
         fs::copy(file, beside(".old")).with_context(|| beside(".old").display().to_string())?;
     }
-    fs::rename(&fresh, file).with_context(|| file.display().to_string())?;
-    if let Some(folder) = file.parent() {
-        let folder = match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
-        };
-        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-        synced.with_context(|| folder.display().to_string())?;
-    }
+    durable::rename(&fresh, file).with_context(|| file.display().to_string())?;
     let text = format!("{} is written\n", file.display());
     Ok(Answer::new(text, json!({"file": file})))
 }

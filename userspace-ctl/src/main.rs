@@ -15,6 +15,7 @@ mod device;
 mod difference;
 mod doctor;
 mod dump;
+mod durable;
 mod exit;
 mod exporter;
 mod firewall;

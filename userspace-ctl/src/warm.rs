@@ -3,7 +3,7 @@
 //! As with memcached's `-e`, a dump that fails does not fail the command.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use crate::arguments::LoadMode;
 use crate::arguments::{Dump, Load, CONNECTIONS};
 use crate::configuration::Configuration;
 use crate::dump;
+use crate::durable;
 use crate::keys;
 use crate::source::Source;
 
@@ -96,7 +97,7 @@ fn try_load(device: &Path, wanted: &Configuration) -> Result<()> {
 fn take(file: &Path) -> Result<Option<PathBuf>> {
     let mut loaded = OsString::from(file);
     loaded.push(".loaded");
-    match fs::rename(file, &loaded) {
+    match durable::rename(file, Path::new(&loaded)) {
         Ok(()) => Ok(Some(loaded.into())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| file.display().to_string()),

@@ -15,6 +15,7 @@ use zstd::bulk::Compressor;
 
 use super::file::{BlockHeader, BlockKind, Header, Totals, BLOCK_HEADER, HEADER};
 use super::reader::{Packed, Reader, Unpacker};
+use crate::durable;
 use crate::exit::end;
 
 /// zstd's best level for its time; the values of a cache seldom gain from a higher one.
@@ -266,13 +267,7 @@ impl Partial {
                 self.partial.display()
             );
         }
-        fs::rename(&self.partial, &self.file).with_context(context)?;
-        let folder = match self.file.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let folder = File::open(folder).with_context(context)?;
-        folder.sync_all().with_context(context)
+        durable::rename(&self.partial, &self.file).with_context(context)
     }
 }
 
