@@ -12,7 +12,7 @@ use hippos_process::Process;
 
 mod common;
 
-use common::ctl;
+use common::{ctl, exporter, fill};
 
 /// The engine's example server.
 fn server(arguments: &[&str]) -> Process {
@@ -23,20 +23,6 @@ fn json(arguments: &[&str]) -> serde_json::Value {
     let (status, out, error) = ctl(arguments);
     assert_eq!(status, 0, "{arguments:?}: {error}");
     serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
-}
-
-/// Some items, hits and misses.
-fn fill(address: &str) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    let mut request = Vec::new();
-    for number in 0..5 {
-        write!(request, "set user:{number} 0 0 3\r\nabc\r\n").unwrap();
-    }
-    request.extend(b"set other 0 100 2000\r\n");
-    request.extend(vec![b'x'; 2000]);
-    request.extend(b"\r\nget user:1\r\nget none\r\nquit\r\n");
-    stream.write_all(&request).unwrap();
-    stream.read_to_end(&mut Vec::new()).unwrap();
 }
 
 fn get(address: &str, path: &str) -> (String, String) {
@@ -150,15 +136,8 @@ fn the_exporter_serves_metrics_and_a_page() {
     let server = server(&[]);
     let address = &server.address().to_string();
     fill(address);
-    let exporter = Process::start(Command::new(env!("CARGO_BIN_EXE_hippos-ctl")).args([
-        "--server",
-        address,
-        "exporter",
-        "--listen",
-        "127.0.0.1:0",
-    ]));
-    let address = exporter.line.trim().trim_start_matches("http://");
-    let address = address.trim_end_matches("/metrics");
+    let (_exporter, address) = exporter(address);
+    let address = &address;
     let (head, body) = get(address, "/metrics");
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     assert!(head.contains("openmetrics-text; version=1.0.0"), "{head}");

@@ -9,11 +9,13 @@ use anyhow::{ensure, Result};
 use crate::appliance;
 use crate::package::{install, tracing};
 use crate::target::Selection;
+use crate::workspace;
 
 /// Run the checks that `.ci/run` has no time for: some hours on two processors.
 ///
 /// The README's installation on a real machine, in a fresh Debian root; the packages, installed on a fresh Debian
-/// machine, and built twice; perf and bpftrace with the trace points; the whole suite on the previous kernel series; the
+/// machine, and built twice; perf and bpftrace with the trace points; the exporter's page in the browser that
+/// HIPPOS_CHROMIUM names; the whole suite on the previous kernel series; the
 /// generic flavour; the debug kernel's suite; random topologies, with a new seed each night; long runs of the soak and
 /// the fuzzers. After a failed part the remaining ones still run.
 #[derive(clap::Args)]
@@ -31,6 +33,8 @@ enum Work {
     Packages,
     /// perf and bpftrace read the trace points.
     Tracing,
+    /// A browser opens the exporter's page.
+    Page,
     /// Commands of this program.
     Commands(&'static [&'static str]),
 }
@@ -39,6 +43,7 @@ const PARTS: &[(&str, Work)] = &[
     ("readme", Work::Readme),
     ("packages-install", Work::Packages),
     ("tracing", Work::Tracing),
+    ("page", Work::Page),
     ("packages-twice", Work::Commands(&["package --twice"])),
     (
         "previous-series",
@@ -85,6 +90,7 @@ pub(crate) fn nightly(args: &NightlyArgs, selection: &Selection) -> Result<u8> {
             Work::Readme => appliance::follow(selection),
             Work::Packages => install::trial(selection),
             Work::Tracing => tracing::trial(selection),
+            Work::Page => page(),
             Work::Commands(lines) => lines.iter().try_for_each(|line| own(line)),
         };
         let minutes = start.elapsed().as_secs_f32() / 60.0;
@@ -97,6 +103,20 @@ pub(crate) fn nightly(args: &NightlyArgs, selection: &Selection) -> Result<u8> {
         }
     }
     Ok(u8::from(failed > 0))
+}
+
+/// Runs the test that opens the exporter's page in a browser.
+fn page() -> Result<()> {
+    if std::env::var_os("HIPPOS_CHROMIUM").is_none() {
+        println!("skipped: HIPPOS_CHROMIUM is not set");
+        return Ok(());
+    }
+    let status = Command::new(workspace::cargo())
+        .args(["test", "--quiet", "--locked", "--package", "hippos-ctl"])
+        .args(["--test", "page", "--", "--nocapture"])
+        .status()?;
+    ensure!(status.success(), "the page's test: {status}");
+    Ok(())
 }
 
 /// Runs this program with the line's words as arguments; `NIGHT` is a number that differs by a thousand from
