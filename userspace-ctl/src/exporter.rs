@@ -34,7 +34,7 @@ const CLIENTS_MOST: usize = 16;
 // the time, at most, and the replies have the other half.
 const _: () = assert!(2 * STATS_TIME.as_secs() < SCRAPE_TIME.as_secs());
 
-/// What the replies are made of.
+/// The source of all replies, and the page.
 struct Content {
     source: &'static Source,
     page: Mutex<Page>,
