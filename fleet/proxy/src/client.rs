@@ -24,6 +24,33 @@ pub(crate) const SLOTS_MAX: usize = 1024;
 /// The most bytes of unsent replies of a client; above that, its input is not read.
 pub(crate) const OUTPUT_MAX: usize = 256 << 10;
 
+/// The most bytes of replies that a client's reads are expected to have in flight; above that, its input is not read, so
+/// that other clients' requests do not wait behind them on a node's connection. One read may be in flight in any case.
+pub(crate) const EXPECTED_MAX: usize = 256 << 10;
+
+/// The length of a reply that is expected before any has arrived.
+const EXPECTED_FIRST: usize = 4096;
+
+/// The mean length of the replies to reads, in which larger replies count more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplyLength(usize);
+
+impl Default for ReplyLength {
+    fn default() -> Self {
+        Self(EXPECTED_FIRST)
+    }
+}
+
+impl ReplyLength {
+    fn note(&mut self, len: usize) {
+        self.0 = if len > self.0 {
+            self.0 / 2 + len / 2
+        } else {
+            (self.0 * 15 + len) / 16
+        };
+    }
+}
+
 /// The connection to a client.
 #[derive(Debug)]
 pub(crate) enum Link {
@@ -114,6 +141,8 @@ pub(crate) struct Budget {
     pub(crate) meters: Vec<Arc<RouteMeter>>,
     pub(crate) in_flight: Vec<u32>,
     pub(crate) versions: Versions,
+    /// The length that is expected of a new client's replies: that of all clients.
+    pub(crate) reply_length: ReplyLength,
 }
 
 impl Budget {
@@ -161,6 +190,9 @@ pub(crate) struct Client {
     pub(crate) writes: u32,
     /// Hashes of keys that are being read by datagrams, which are not ordered with those.
     pub(crate) reading: Vec<u32>,
+    /// Replies to reads that are outstanding, one for each key, and the length that is expected of each.
+    reads: usize,
+    reply_length: Option<ReplyLength>,
     /// The locks that it holds.
     pub(crate) locks: Vec<Lock>,
     /// Whether a piece of a list of keys failed.
@@ -210,6 +242,8 @@ impl Client {
             first: 0,
             writes: 0,
             reading: Vec::new(),
+            reads: 0,
+            reply_length: None,
             locks: Vec::new(),
             broken_list: false,
             held: 0,
@@ -233,7 +267,15 @@ impl Client {
 
     /// Whether no further command may be accepted now.
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.len() >= SLOTS_MAX || self.output.len() - self.sent >= OUTPUT_MAX
+        let expected = self.reads * self.reply_length.unwrap_or_default().0;
+        self.slots.len() >= SLOTS_MAX
+            || self.output.len() - self.sent >= OUTPUT_MAX
+            || self.reads > 0 && expected >= EXPECTED_MAX && self.is_stream()
+    }
+
+    /// A datagram's commands are sent together: its output is not sent before its last reply.
+    fn is_stream(&self) -> bool {
+        matches!(self.link, Link::Stream(_))
     }
 
     /// Updates the budget to the bytes that are held now.
@@ -290,6 +332,7 @@ impl Client {
         budget: &mut Budget,
     ) -> u32 {
         budget.begin(&stamp);
+        self.reply_length.get_or_insert(budget.reply_length);
         self.place(shape, left, write, stamp)
     }
 
@@ -303,6 +346,9 @@ impl Client {
             write,
         });
         self.writes += u32::from(write && left > 0);
+        if self.slots.back().is_some_and(Slot::is_read) {
+            self.reads += usize::from(left);
+        }
         self.first.wrapping_add(self.slots.len() as u32 - 1)
     }
 
@@ -322,6 +368,15 @@ impl Client {
             return;
         }
         slot.left -= 1;
+        if slot.is_read() {
+            self.reads -= 1;
+            if let Answer::Reply(bytes) = answer {
+                budget.reply_length.note(bytes.len());
+                if let Some(length) = &mut self.reply_length {
+                    length.note(bytes.len());
+                }
+            }
+        }
         let before = slot.weight();
         slot.take(part, answer, budget);
         let after = slot.weight();
@@ -390,6 +445,11 @@ impl Client {
 }
 
 impl Slot {
+    /// Whether the reply may be large.
+    fn is_read(&self) -> bool {
+        !self.write || matches!(self.shape, ReplyShape::Values { .. })
+    }
+
     fn weight(&self) -> usize {
         let values = match &self.shape {
             ReplyShape::Values { values, .. } => values.iter().map(Vec::capacity).sum(),
