@@ -339,7 +339,8 @@ impl Worker {
             return self.lock_command(index, client, number, key, &parts, expect);
         }
         if route.split != 0 {
-            let done = self.split_command(index, client, number, (key, hash), &parts, expect);
+            let how = (expect, ordered);
+            let done = self.split_command(index, client, number, (key, hash), &parts, how);
             if let Some(done) = done {
                 return done;
             }

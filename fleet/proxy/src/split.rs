@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use hippos_proto::meta;
 use hippos_proto::number::parse_u32;
 use hippos_proto::reply;
 use hippos_proto::text::StoreRequest;
@@ -138,11 +139,20 @@ pub(crate) fn is_split(value: &[u8], piece: usize) -> bool {
     value.len() > piece || value.starts_with(MAGIC)
 }
 
+/// The form of the reply to a GET.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GatherForm {
+    /// `get` and its variants.
+    Values { cas: bool },
+    /// `mg` that returns the value, or its size alone.
+    Meta { value: bool, quiet: bool },
+}
+
 /// A GET of a value that may be split.
 #[derive(Debug)]
 pub(crate) struct Gather {
     nodes: Nodes,
-    cas: bool,
+    form: GatherForm,
     /// The largest value.
     most: usize,
     found: Option<Found>,
@@ -151,8 +161,8 @@ pub(crate) struct Gather {
 #[derive(Debug)]
 struct Found {
     manifest: Manifest,
-    flags: Vec<u8>,
-    cas: Vec<u8>,
+    /// The start of the reply, without its line end.
+    head: Vec<u8>,
     pieces: Vec<Vec<u8>>,
     left: usize,
     missing: bool,
@@ -169,32 +179,123 @@ fn parse(value: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((flags, cas, whole[end + 1..].strip_suffix(b"\r\n")?))
 }
 
+/// The flags and the data of `VA LEN FLAGS`.
+fn parse_meta(reply: &[u8]) -> Option<(Words<'_>, &[u8])> {
+    let rest = reply.strip_prefix(b"VA ")?;
+    let end = rest.iter().position(|&byte| byte == b'\n')?;
+    let mut words = Words::new(rest[..end].strip_suffix(b"\r")?);
+    words.next()?;
+    Some((words, rest[end + 1..].strip_suffix(b"\r\n")?))
+}
+
+/// Flags of a reply, with the size of the whole value.
+fn with_size(words: Words<'_>, size: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for word in words {
+        out.push(b' ');
+        match word {
+            [b's', ..] => out.extend_from_slice(format!("s{size}").as_bytes()),
+            _ => out.extend_from_slice(word),
+        }
+    }
+    out
+}
+
+impl GatherForm {
+    fn miss(self) -> OwnedAnswer {
+        OwnedAnswer::Reply(match self {
+            GatherForm::Meta { quiet: false, .. } => reply::EN.to_vec(),
+            _ => Vec::new(),
+        })
+    }
+
+    /// The data in the first answer.
+    fn data(self, bytes: &[u8]) -> Option<&[u8]> {
+        match self {
+            GatherForm::Values { .. } => parse(bytes).map(|(_, _, data)| data),
+            GatherForm::Meta { .. } => parse_meta(bytes).map(|(_, data)| data),
+        }
+    }
+
+    /// The start of the reply with a value of `len` bytes.
+    fn head(self, key: &[u8], bytes: &[u8], len: usize) -> Vec<u8> {
+        match self {
+            GatherForm::Values { cas } => {
+                let (flags, number, _) = parse(bytes).unwrap_or_default();
+                let mut head = [b"VALUE ", key, b" ", flags].concat();
+                head.extend_from_slice(format!(" {len}").as_bytes());
+                if cas {
+                    head.push(b' ');
+                    head.extend_from_slice(number);
+                }
+                head
+            }
+            GatherForm::Meta { value, .. } => {
+                let start = if value {
+                    format!("VA {len}")
+                } else {
+                    "HD".into()
+                };
+                let words = parse_meta(bytes).map(|(words, _)| with_size(words, len));
+                [start.as_bytes(), &words.unwrap_or_default()].concat()
+            }
+        }
+    }
+
+    /// The client's answer, if the value is not split.
+    fn whole(self, key: &[u8], answer: OwnedAnswer) -> OwnedAnswer {
+        match (self, &answer) {
+            (GatherForm::Meta { quiet: true, .. }, OwnedAnswer::Reply(bytes))
+                if bytes.as_slice() == reply::EN =>
+            {
+                self.miss()
+            }
+            (GatherForm::Meta { value: false, .. }, OwnedAnswer::Reply(bytes)) => {
+                match self.data(bytes) {
+                    Some(data) => {
+                        let head = self.head(key, bytes, data.len());
+                        OwnedAnswer::Reply([&head[..], reply::CRLF].concat())
+                    }
+                    None => answer,
+                }
+            }
+            _ => answer,
+        }
+    }
+}
+
 impl Gather {
-    pub(crate) fn new(nodes: Nodes, cas: bool, most: usize) -> Self {
+    pub(crate) fn new(nodes: Nodes, form: GatherForm, most: usize) -> Self {
         Self {
             nodes,
-            cas,
+            form,
             most,
             found: None,
         }
     }
 
-    /// Takes the answer to a `get` of the key, or of a piece: its value, empty for a miss.
+    /// Takes the answer to the request for the key, or to a `get` of a piece: its value, empty for a miss.
     pub(crate) fn take(&mut self, key: &[u8], part: u16, answer: OwnedAnswer) -> JobStep {
-        let miss = || JobStep::end(OwnedAnswer::Reply(Vec::new()));
+        let form = self.form;
         let Some(found) = &mut self.found else {
-            let OwnedAnswer::Reply(value) = &answer else {
-                return JobStep::end(answer);
+            let data = match &answer {
+                OwnedAnswer::Reply(bytes) => form.data(bytes),
+                _ => None,
             };
-            let Some((flags, cas, data)) = parse(value) else {
-                return JobStep::end(answer);
+            let (Some(data), OwnedAnswer::Reply(bytes)) = (data, &answer) else {
+                return JobStep::end(form.whole(key, answer));
             };
             if !data.starts_with(MAGIC) {
-                return JobStep::end(answer);
+                return JobStep::end(form.whole(key, answer));
             }
             let Some(manifest) = Manifest::parse(data, self.most) else {
-                return miss();
+                return JobStep::end(form.miss());
             };
+            let head = form.head(key, bytes, manifest.len);
+            if let GatherForm::Meta { value: false, .. } = form {
+                let line = [&head[..], reply::CRLF].concat();
+                return JobStep::end(OwnedAnswer::Reply(line));
+            }
             let count = manifest.count();
             let send = (0..count).map(|index| {
                 let key = manifest.key(index);
@@ -211,8 +312,7 @@ impl Gather {
                 ..JobStep::default()
             };
             self.found = Some(Found {
-                flags: flags.to_vec(),
-                cas: cas.to_vec(),
+                head,
                 pieces: vec![Vec::new(); count],
                 left: count,
                 missing: false,
@@ -249,17 +349,100 @@ impl Gather {
         }
         let data = std::mem::take(&mut found.pieces).concat();
         if found.missing || checksum(&data) != found.manifest.sum {
-            return miss();
+            return JobStep::end(form.miss());
         }
-        let mut head = [b"VALUE ", key, b" ", &found.flags].concat();
-        head.extend_from_slice(format!(" {}", data.len()).as_bytes());
-        if self.cas {
-            head.push(b' ');
-            head.extend_from_slice(&found.cas);
-        }
-        let value = [&head[..], b"\r\n", &data, b"\r\n"].concat();
+        let value = [&found.head[..], b"\r\n", &data, b"\r\n"].concat();
         JobStep::end(OwnedAnswer::Reply(value))
     }
+}
+
+/// The command that stores a manifest.
+#[derive(Debug)]
+pub(crate) struct StoreLine {
+    /// Its line before the value's length, and after it.
+    before: Vec<u8>,
+    after: Vec<u8>,
+    /// The request that deletes the old value, as memcached does when it cannot store the new one.
+    undo: Option<Vec<u8>>,
+    expect: Expect,
+    quiet: bool,
+}
+
+impl StoreLine {
+    pub(crate) fn text(store: &StoreRequest<'_>) -> Self {
+        let (verb, cas) = match (store.mode, store.compare) {
+            (_, Some(cas)) => ("cas", format!(" {cas}")),
+            (StoreMode::Add, _) => ("add", String::new()),
+            (StoreMode::Replace, _) => ("replace", String::new()),
+            _ => ("set", String::new()),
+        };
+        let rest = format!(" {} {} ", store.flags, store.exptime);
+        Self {
+            before: [verb.as_bytes(), b" ", store.key, rest.as_bytes()].concat(),
+            after: format!("{cas}\r\n").into_bytes(),
+            undo: (verb == "set").then(|| [b"delete ", store.key, b"\r\n"].concat()),
+            expect: Expect::Line,
+            quiet: store.noreply,
+        }
+    }
+
+    /// Of `ms`: the proxy leaves out the reply itself if the client wants none.
+    pub(crate) fn meta(command: &meta::Command<'_>) -> Self {
+        let mut after = Vec::new();
+        for word in command.words().iter().filter(|word| !is_quiet(word)) {
+            after.push(b' ');
+            after.extend_from_slice(word);
+        }
+        after.extend_from_slice(reply::CRLF);
+        let has = |letter| {
+            command
+                .words()
+                .iter()
+                .any(|word| word.first() == Some(&letter))
+        };
+        let plain = matches!(
+            command.verb,
+            meta::MetaVerb::Set {
+                mode: StoreMode::Set,
+                ..
+            }
+        );
+        let base64: &[u8] = if has(b'b') { b" b" } else { b"" };
+        let undo = [b"md ", command.key, base64, b"\r\n"].concat();
+        Self {
+            before: [b"ms ", command.key, b" "].concat(),
+            after,
+            undo: (plain && !has(b'C')).then_some(undo),
+            expect: Expect::Meta,
+            quiet: command.flags.quiet(),
+        }
+    }
+
+    fn is_stored(&self, answer: &OwnedAnswer) -> bool {
+        matches!(answer, OwnedAnswer::Reply(line) if line.starts_with(b"HD") || line.as_slice() == reply::STORED)
+    }
+
+    /// The client's answer, after a value of `len` bytes.
+    fn answer(&self, answer: OwnedAnswer, len: usize) -> OwnedAnswer {
+        let stored = self.is_stored(&answer);
+        match answer {
+            OwnedAnswer::Reply(_) if self.quiet && (stored || self.expect == Expect::Line) => {
+                OwnedAnswer::Reply(Vec::new())
+            }
+            OwnedAnswer::Reply(line) if stored && self.expect == Expect::Meta => {
+                let words = Words::new(line.trim_ascii_end());
+                let mut flags = words;
+                flags.next();
+                OwnedAnswer::Reply([&b"HD"[..], &with_size(flags, len), reply::CRLF].concat())
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// Whether a flag of a meta command asks for no reply.
+pub(crate) fn is_quiet(word: &[u8]) -> bool {
+    word.first() == Some(&b'q')
 }
 
 /// A SET of a value that is split.
@@ -267,42 +450,21 @@ impl Gather {
 pub(crate) struct SplitWrite {
     nodes: Nodes,
     manifest: Manifest,
-    /// The command that stores the manifest.
-    command: Vec<u8>,
-    /// A failure deletes the old value, as in memcached.
-    plain_set: bool,
-    quiet: bool,
+    line: StoreLine,
     left: usize,
     failed: Option<OwnedAnswer>,
 }
 
 impl SplitWrite {
-    /// The job, and what it begins with. `data` is the value with its line end.
+    /// The job, and what it begins with.
     pub(crate) fn start(
         nodes: Nodes,
-        store: &StoreRequest<'_>,
+        line: StoreLine,
         value: &[u8],
         number: u64,
         piece: usize,
     ) -> (Self, Vec<NodeRequest>) {
         let manifest = Manifest::new(number, value, piece);
-        let text = manifest.text();
-        let (verb, cas) = match (store.mode, store.compare) {
-            (_, Some(cas)) => ("cas", format!(" {cas}")),
-            (StoreMode::Add, _) => ("add", String::new()),
-            (StoreMode::Replace, _) => ("replace", String::new()),
-            _ => ("set", String::new()),
-        };
-        let rest = format!(" {} {} {}{cas}\r\n", store.flags, store.exptime, text.len());
-        let command = [
-            verb.as_bytes(),
-            b" ",
-            store.key,
-            rest.as_bytes(),
-            &text,
-            b"\r\n",
-        ]
-        .concat();
         let send = (0..manifest.count())
             .map(|index| {
                 let key = manifest.key(index);
@@ -317,32 +479,25 @@ impl SplitWrite {
             })
             .collect();
         let write = Self {
-            plain_set: verb == "set",
-            quiet: store.noreply,
             left: manifest.count(),
             failed: None,
             nodes,
             manifest,
-            command,
+            line,
         };
         (write, send)
     }
 
     pub(crate) fn take(&mut self, key: &[u8], answer: OwnedAnswer) -> JobStep {
-        let is_stored =
-            matches!(&answer, OwnedAnswer::Reply(line) if line.as_slice() == reply::STORED);
+        let is_stored = self.line.is_stored(&answer);
         if self.left == 0 {
             let send = match is_stored {
                 true => Vec::new(),
                 false => self.manifest.forget(&self.nodes),
             };
-            let answer = match answer {
-                OwnedAnswer::Reply(_) if self.quiet => OwnedAnswer::Reply(Vec::new()),
-                answer => answer,
-            };
             return JobStep {
                 send,
-                ..JobStep::end(answer)
+                ..JobStep::end(self.line.answer(answer, self.manifest.len))
             };
         }
         self.left -= 1;
@@ -355,21 +510,24 @@ impl SplitWrite {
         let node_ref = self.nodes.of(key);
         let mut step = JobStep::default();
         let Some(failed) = self.failed.take() else {
+            let text = self.manifest.text();
+            let StoreLine { before, after, .. } = &self.line;
+            let len = text.len().to_string();
             step.send.push(NodeRequest {
                 node_ref,
-                request: std::mem::take(&mut self.command),
-                expect: Expect::Line,
+                request: [before, len.as_bytes(), after, &text, b"\r\n"].concat(),
+                expect: self.line.expect,
                 part: Some(0),
             });
             return step;
         };
         step = JobStep::end(failed);
         step.send = self.manifest.forget(&self.nodes);
-        if self.plain_set {
+        if let Some(request) = self.line.undo.take() {
             step.send.push(NodeRequest {
                 node_ref,
-                request: [b"delete ", key, b"\r\n"].concat(),
-                expect: Expect::Line,
+                request,
+                expect: self.line.expect,
                 part: None,
             });
         }

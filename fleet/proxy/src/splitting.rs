@@ -4,8 +4,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use hippos_proto::meta::{self, MetaVerb};
 use hippos_proto::reply;
 use hippos_proto::text::{self, TextRequest};
+use hippos_proto::token::Tokens;
 use hippos_proto::StoreMode;
 
 use crate::answer::{Answer, Deliver, Waiter};
@@ -16,7 +18,7 @@ use crate::job::{get_command, JobKind};
 use crate::job_step::{NodeRef, NodeRequest};
 use crate::route::Class;
 use crate::session::{self, NOT_AVAILABLE};
-use crate::split::{is_split, Gather, Nodes, SplitWrite};
+use crate::split::{is_quiet, is_split, Gather, GatherForm, Nodes, SplitWrite, StoreLine};
 use crate::worker::{DispatchResult, Worker};
 
 impl Worker {
@@ -45,7 +47,8 @@ impl Worker {
     ) {
         let nodes = self.split_nodes(self.config.routes[route].pools[0]);
         let (place, refs) = (nodes.of(key).node, nodes.refs.clone());
-        let gather = Gather::new(nodes, cas, self.config.value_max as usize);
+        let form = GatherForm::Values { cas };
+        let gather = Gather::new(nodes, form, self.config.value_max as usize);
         let job = self.add_job(waiter, key, hash, refs, JobKind::Gather(gather));
         let Some(waiter) = self.waiter(job, 0) else {
             return;
@@ -74,15 +77,19 @@ impl Worker {
         number: usize,
         (key, hash): (&[u8], u32),
         parts: &[&[u8]; 3],
-        expect: Expect,
+        (expect, ordered): (Expect, bool),
     ) -> Option<DispatchResult> {
         // A change of the manifest must not overtake a change that waits for its pieces.
         if client.writes > 0 {
             return Some(DispatchResult::Ordered);
         }
-        let store = match (expect, Class::of(parts[0])) {
+        let refuse = |client: &mut Client| {
+            client.say(NOT_AVAILABLE);
+            Some(DispatchResult::Taken)
+        };
+        let (mode, store) = match (expect, Class::of(parts[0])) {
             (Expect::Line, _) => match text::parse(parts[0]) {
-                TextRequest::Store(store) => store,
+                TextRequest::Store(store) => (store.mode, StoreLine::text(&store)),
                 _ => return None,
             },
             (_, Class::Delete) => return None,
@@ -92,13 +99,24 @@ impl Worker {
                 return Some(DispatchResult::Taken);
             }
             _ => {
-                client.say(NOT_AVAILABLE);
-                return Some(DispatchResult::Taken);
+                let Ok(command) = meta::Command::parse(Tokens::new(parts[0])) else {
+                    return refuse(client);
+                };
+                match command.verb {
+                    MetaVerb::Set { mode, .. } => (mode, StoreLine::meta(&command)),
+                    MetaVerb::Get => {
+                        let key = (key, hash);
+                        return self
+                            .start_meta_gather(index, client, number, key, &command, ordered);
+                    }
+                    // A manifest is no number.
+                    MetaVerb::Arith { .. } => return None,
+                    _ => return refuse(client),
+                }
             }
         };
-        if matches!(store.mode, StoreMode::Append | StoreMode::Prepend) {
-            client.say(NOT_AVAILABLE);
-            return Some(DispatchResult::Taken);
+        if matches!(mode, StoreMode::Append | StoreMode::Prepend) {
+            return refuse(client);
         }
         let route = &self.config.routes[number];
         let (pool, piece) = (route.pools[0], route.split as usize);
@@ -129,11 +147,67 @@ impl Worker {
         };
         let refs = nodes.refs.clone();
         let random = RandomState::new().hash_one(key);
-        let (write, send) = SplitWrite::start(nodes, &store, value, random, piece);
+        let (write, send) = SplitWrite::start(nodes, store, value, random, piece);
         let job = self.add_job(waiter, key, hash, refs, JobKind::SplitWrite(write));
         for send in send {
             self.send_step(job, &send);
         }
+        Some(DispatchResult::Taken)
+    }
+
+    /// `mg`, unless its reply has neither the value nor its size.
+    fn start_meta_gather(
+        &mut self,
+        index: u32,
+        client: &mut Client,
+        number: usize,
+        (key, hash): (&[u8], u32),
+        command: &meta::Command<'_>,
+        ordered: bool,
+    ) -> Option<DispatchResult> {
+        let has = |letter| {
+            let mut words = command.words().iter();
+            words.any(|word| word.first() == Some(&letter))
+        };
+        let form = GatherForm::Meta {
+            value: has(b'v'),
+            quiet: command.flags.quiet(),
+        };
+        if !has(b'v') && !has(b's') {
+            return None;
+        }
+        // The manifest is seen in the value; the proxy leaves out the reply itself if the client wants none.
+        let mut line = [b"mg ", command.key].concat();
+        for word in command.words().iter().filter(|word| !is_quiet(word)) {
+            line.push(b' ');
+            line.extend_from_slice(word);
+        }
+        line.extend_from_slice(if has(b'v') { b"\r\n" } else { b" v\r\n" });
+        let nodes = self.split_nodes(self.config.routes[number].pools[0]);
+        let node_ref = nodes.of(key);
+        if self.nodes[node_ref.node as usize].is_busy(false) {
+            return Some(DispatchResult::Busy);
+        }
+        if !self.within_limits(number, 1, line.len() as u64) {
+            client.say(crate::dispatch::LIMITED);
+            return Some(DispatchResult::Taken);
+        }
+        self.log(number, Class::Get, key);
+        self.counters.cmd_forward.add(1);
+        let stamp = self.stamp(number, Class::Get, if ordered { hash } else { 0 });
+        let budget = &mut self.clients.budget;
+        let waiter = Waiter {
+            client: index,
+            generation: client.generation,
+            number: client.expect(ReplyShape::Plain, 1, ordered, stamp, budget),
+            part: 0,
+            reading: hash,
+        };
+        client.reading.push(hash);
+        let refs = nodes.refs.clone();
+        let gather = Gather::new(nodes, form, self.config.value_max as usize);
+        let job = self.add_job(waiter, key, hash, refs, JobKind::Gather(gather));
+        self.send_for(job, 0, node_ref, &[&line], Expect::Meta, false);
         Some(DispatchResult::Taken)
     }
 

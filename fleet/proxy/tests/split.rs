@@ -117,12 +117,73 @@ fn each_command_treats_a_split_value_as_one_item() {
         "CLIENT_ERROR cannot increment or decrement non-numeric value"
     );
     let refused = "SERVER_ERROR not available through the proxy";
-    for line in ["append k 0 0 1\r\nx", "mg k v", "ms k 1\r\nx"] {
+    for line in [
+        "append k 0 0 1\r\nx",
+        "prepend k 0 0 1\r\nx",
+        "ms k 1 MA\r\nx",
+        "ms k 1 MP\r\nx",
+        "me k",
+    ] {
         assert_eq!(client.ask(line), refused, "{line}");
     }
     assert_eq!(client.ask("delete k"), "DELETED");
     assert_eq!(client.get("k"), Ok(None));
     assert_eq!(client.ask("touch k 100"), "NOT_FOUND");
+}
+
+#[test]
+fn meta_commands_treat_a_split_value_as_one_item() {
+    let nodes = engines();
+    let proxy = proxy(&nodes, "");
+    let mut client = Client::new(&proxy);
+    let (one, two) = (value(250_000), value(350_000));
+    let store = |flags: &str, value: &str| format!("ms k {} {flags}\r\n{value}", value.len());
+    assert_eq!(client.ask(&store("MR", &one)), "NS");
+    assert_eq!(
+        client.ask(&store("ME F7 T100 k Oab s", &one)),
+        "HD kk Oab s250000"
+    );
+    assert_eq!(client.ask(&store("ME", &two)), "NS");
+    assert_eq!(
+        client.ask("mg k s f Oab v k"),
+        "VA 250000 s250000 f7 Oab kk"
+    );
+    assert!(client.line().trim_end() == one);
+    assert_eq!(client.ask("mg k k s"), "HD kk s250000");
+    assert_eq!(client.ask("mg k f"), "HD f7");
+    let head = client.ask("mg k c");
+    let cas = head.strip_prefix("HD c").unwrap().to_owned();
+    assert_eq!(client.ask(&store(&format!("C{cas}0"), &two)), "EX");
+    assert_eq!(client.ask(&store(&format!("C{cas}"), &two)), "HD");
+    assert!(client.get("k").unwrap().as_ref() == Some(&two));
+    // Quiet commands have no reply on success, and on a miss.
+    client.send(&format!("{}\r\nmg absent v q\r\n", store("q", &one)));
+    client.send("mg k q v\r\nmn\r\n");
+    assert_eq!(client.line(), "VA 250000\r\n");
+    assert!(client.line().trim_end() == one);
+    assert_eq!(client.line(), "MN\r\n");
+    assert_eq!(client.ask(&store("ME q", &one)), "NS");
+    // A key in base64: `k`.
+    assert_eq!(client.ask("mg aw== b k s"), "HD kk s250000");
+    let value = value(260_000);
+    assert_eq!(client.ask(&format!("ms aw== 260000 b\r\n{value}")), "HD");
+    assert_eq!(client.ask("mg aw== b k s"), "HD kaw== b s260000");
+    assert!(client.get("k").unwrap() == Some(value));
+    // Small values are items as they are.
+    assert_eq!(client.ask("ms k 1 s\r\nx"), "HD s1");
+    assert_eq!(client.ask("mg k s"), "HD s1");
+    assert_eq!(client.ask("mg k v"), "VA 1");
+    assert_eq!(client.line(), "x\r\n");
+    assert_eq!(client.ask("mg absent v"), "EN");
+    // A value whose pieces have gone is a miss.
+    assert_eq!(client.ask(&store("", &one)), "HD");
+    let key = format!("hippos-split:{}:1", number(&nodes, "k"));
+    let (node, _) = at_nodes(&nodes, &key).unwrap();
+    let mut direct = Client::at(nodes[node].address);
+    assert_eq!(direct.ask(&format!("delete {key}")), "DELETED");
+    assert_eq!(client.ask("mg k v"), "EN");
+    client.send("mg k v q\r\nmn\r\n");
+    assert_eq!(client.line(), "MN\r\n");
 }
 
 #[test]
