@@ -8,11 +8,12 @@ use kernel::sync::Arc;
 use kernel::uaccess::{UserPtr, UserSlice};
 
 use hippos_abi::{
-    Admin, ChangeSources, CloseConnections, Connections, Flush, GetAdmin, GetInfo, GetLimits,
-    GetRanges, Info, Input, InputError, Latency, Limits, Memory, Ranges, ReadSources, ReadStats,
-    ReadVerify, Request, Reserved, Section, SetAdmin, SetCredentials, SetFlush, SetLatency,
-    SetLimits, SetMemory, Structure, Text, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, LATENCY_OFF,
-    LATENCY_ON, LATENCY_RESET, MEMORY_MIN, VERSION,
+    Admin, ChangeLimits, ChangeSources, CloseConnections, Connections, Flush, GetAdmin, GetInfo,
+    GetLimits, GetRanges, Info, Input, InputError, Latency, Limits, LimitsChange, Memory, Ranges,
+    ReadSources, ReadStats, ReadVerify, Request, Reserved, Section, SetAdmin, SetCredentials,
+    SetFlush, SetLatency, SetMemory, Structure, Text, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET,
+    LATENCY_OFF, LATENCY_ON, LATENCY_RESET, LIMITS_BYTES, LIMITS_DATAGRAMS, LIMITS_PRIVATE_RATE,
+    LIMITS_RATE, MEMORY_MIN, VERSION,
 };
 use hippos_engine::{
     Administration, ChangeError, CredentialsError, Message, Next, Session, SourcesChange,
@@ -147,12 +148,13 @@ impl Control {
         }
     }
 
-    fn set_limits(&self, limits: Limits) -> Result {
+    fn change_limits(&self, change: LimitsChange) -> Result {
         let engine = &self.server.engine;
-        if !engine.set_udp_limits(limits.udp_bytes, limits.udp_datagrams) {
+        let (bytes, datagrams) = (change.of(LIMITS_BYTES), change.of(LIMITS_DATAGRAMS));
+        if !engine.change_udp_limits(bytes, datagrams) {
             return Err(EINVAL);
         }
-        engine.set_udp_rates(limits.udp_rate, limits.udp_private_rate);
+        engine.change_udp_rates(change.of(LIMITS_RATE), change.of(LIMITS_PRIVATE_RATE));
         Ok(())
     }
 
@@ -308,7 +310,7 @@ impl Calls for Control {
             ReadSources::NUMBER => self.sources(argument)?,
             SetCredentials::NUMBER => self.credentials(read::<SetCredentials>(argument)?)?,
             GetLimits::NUMBER => write::<GetLimits>(argument, self.limits())?,
-            SetLimits::NUMBER => self.set_limits(read::<SetLimits>(argument)?)?,
+            ChangeLimits::NUMBER => self.change_limits(read::<ChangeLimits>(argument)?)?,
             GetAdmin::NUMBER => write::<GetAdmin>(argument, self.admin())?,
             SetAdmin::NUMBER => self.set_admin(read::<SetAdmin>(argument)?)?,
             SetLatency::NUMBER => self.set_latency(read::<SetLatency>(argument)?)?,

@@ -5,8 +5,8 @@
 
 use anyhow::{bail, Context, Result};
 use hippos_abi::{
-    Address, ChangeSources, GetInfo, Info, Input, Limits, ReadSources, ReadStats, ReadVerify,
-    Request, Section, SetCredentials, SetLimits, Structure, Text, ARGUMENT_MAX,
+    Address, ChangeLimits, ChangeSources, GetInfo, Info, Input, LimitsChange, ReadSources,
+    ReadStats, ReadVerify, Request, Section, SetCredentials, Structure, Text, ARGUMENT_MAX,
 };
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
@@ -179,16 +179,16 @@ impl Device {
         }
     }
 
-    /// Sets the limits of UDP sources.
-    pub(crate) fn set_limits(&self, limits: &Limits) -> Result<()> {
-        match call::<SetLimits>(&self.file, limits) {
+    /// Sets some limits of UDP sources.
+    pub(crate) fn change_limits(&self, change: &LimitsChange) -> Result<()> {
+        match call::<ChangeLimits>(&self.file, change) {
             Ok(()) => Ok(()),
             Err(Errno::EINVAL) => end!(
                 Refused,
                 "a reply has 1392 bytes at least, one datagram, and at most the bytes that the \
                  module was loaded with (udp_bytes=)"
             ),
-            Err(e) => Err(e).context(SetLimits::TITLE),
+            Err(e) => Err(e).context(ChangeLimits::TITLE),
         }
     }
 }

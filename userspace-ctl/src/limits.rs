@@ -2,7 +2,7 @@
 //! `limits`: the limits of UDP clients.
 
 use anyhow::Result;
-use hippos_abi::{GetLimits, GetRanges, Limits, Ranges, UDP_BYTES_MIN, UDP_RATE_MIN};
+use hippos_abi::{GetLimits, GetRanges, LimitsChange, Ranges, UDP_BYTES_MIN, UDP_RATE_MIN};
 use serde_json::json;
 
 use crate::answer::Answer;
@@ -21,18 +21,23 @@ impl arguments::Limits {
         ];
         given.iter().any(Option::is_some)
     }
+
+    /// The call that sets the given ones, and no other.
+    fn change(&self) -> LimitsChange {
+        LimitsChange::new(
+            self.udp_bytes,
+            self.udp_datagrams,
+            self.udp_rate,
+            self.udp_private_rate,
+        )
+    }
 }
 
 /// Sets the given limits, and prints all of them.
 pub(crate) fn limits(device: &Device, given: &arguments::Limits) -> Result<Answer> {
-    let now = device.call::<GetLimits>(&())?;
-    let limits = Limits {
-        udp_bytes: given.udp_bytes.unwrap_or(now.udp_bytes),
-        udp_datagrams: given.udp_datagrams.unwrap_or(now.udp_datagrams),
-        udp_rate: given.udp_rate.unwrap_or(now.udp_rate),
-        udp_private_rate: given.udp_private_rate.unwrap_or(now.udp_private_rate),
-    };
-    check_udp_bytes(limits.udp_bytes, &device.call::<GetRanges>(&())?)?;
+    if let Some(bytes) = given.udp_bytes {
+        check_udp_bytes(bytes, &device.call::<GetRanges>(&())?)?;
+    }
     for (option, rate) in [
         ("--udp-rate", given.udp_rate),
         ("--udp-private-rate", given.udp_private_rate),
@@ -41,9 +46,10 @@ pub(crate) fn limits(device: &Device, given: &arguments::Limits) -> Result<Answe
             eprintln!("hippos-ctl: warning: {warning}");
         }
     }
-    if limits != now {
-        device.set_limits(&limits)?;
+    if given.is_change() {
+        device.change_limits(&given.change())?;
     }
+    let limits = device.call::<GetLimits>(&())?;
     let rows = [
         ("udp-bytes", limits.udp_bytes),
         ("udp-datagrams", limits.udp_datagrams),
@@ -89,6 +95,7 @@ fn rate_warning(option: &str, rate: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hippos_abi::LIMITS_RATE;
 
     #[test]
     fn replies_are_bounded_by_what_the_module_was_loaded_with() {
@@ -102,6 +109,21 @@ mod tests {
             let error = check_udp_bytes(bytes, &ranges).unwrap_err().to_string();
             assert!(error.contains("from 1392 to 100000"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_change_of_one_limit_leaves_the_others_to_the_module() {
+        let given = arguments::Limits {
+            udp_bytes: None,
+            udp_datagrams: None,
+            udp_rate: Some(0),
+            udp_private_rate: None,
+        };
+        let rate_alone = LimitsChange {
+            fields: LIMITS_RATE,
+            ..LimitsChange::default()
+        };
+        assert_eq!(given.change(), rate_alone);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use hippos_abi::{GetLimits, Limits};
+use hippos_abi::LimitsChange;
 use nix::errno::Errno;
 use nix::kmod::{finit_module, ModuleInitFlags};
 use serde_json::json;
@@ -204,18 +204,13 @@ pub(crate) fn users(wanted: &Configuration) -> Result<Vec<u8>> {
 
 /// Puts the UDP limits into force.
 pub(crate) fn set_limits(device: &Device, wanted: &Configuration) -> Result<()> {
-    let now = device.call::<GetLimits>(&())?;
-    let number = |name| u32::try_from(number(wanted, name)).unwrap_or(u32::MAX);
-    let limits = Limits {
-        udp_bytes: number("udp_bytes"),
-        udp_datagrams: number("limits.udp_datagrams"),
-        udp_rate: number("udp_rate"),
-        udp_private_rate: number("limits.udp_private_rate"),
-    };
-    if limits == now {
-        return Ok(());
-    }
-    device.set_limits(&limits)
+    let number = |name| Some(u32::try_from(number(wanted, name)).unwrap_or(u32::MAX));
+    device.change_limits(&LimitsChange::new(
+        number("udp_bytes"),
+        number("limits.udp_datagrams"),
+        number("udp_rate"),
+        number("limits.udp_private_rate"),
+    ))
 }
 
 /// Attaches the XDP program to these interfaces.

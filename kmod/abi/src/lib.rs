@@ -31,7 +31,7 @@ pub const TESTED_SERIES: [(u32, u32); 2] = [(7, 2), (7, 3)];
 pub const DEVICE_NAME: &core::ffi::CStr = c"hippos";
 
 /// Grows by one with each incompatible change of this file.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The type letter of the calls: eight bits that distinguish them from other drivers'.
 pub const MAGIC: u8 = b'H';
@@ -164,11 +164,6 @@ requests! {
     };
     /// Reads the limits on UDP replies.
     GetLimits = 7, "reading the limits": () => Limits;
-    /// Sets them.
-    SetLimits = 8, "setting the limits": Limits => (), check input {
-        valid(input.udp_bytes >= UDP_BYTES_MIN)?;
-        valid((1..=UDP_DATAGRAMS_MAX).contains(&input.udp_datagrams))
-    };
     /// Reads which clients may use administration commands.
     GetAdmin = 9, "reading which clients may use administration commands": () => Admin;
     /// Sets it.
@@ -193,6 +188,12 @@ requests! {
     /// Starts or stops measuring latency, or resets its histograms.
     SetLatency = 14, "measuring latency": Latency => (), check input {
         valid(matches!(input.action, LATENCY_OFF | LATENCY_ON | LATENCY_RESET))
+    };
+    /// Sets some of the limits on UDP replies. (8 was a call that set all of them.)
+    ChangeLimits = 15, "setting the limits": LimitsChange => (), check input {
+        valid(input.fields & !LIMITS_ALL == 0)?;
+        valid(input.of(LIMITS_BYTES).is_none_or(|limit| limit >= UDP_BYTES_MIN))?;
+        valid(input.of(LIMITS_DATAGRAMS).is_none_or(|limit| (1..=UDP_DATAGRAMS_MAX).contains(&limit)))
     };
 }
 
@@ -270,6 +271,22 @@ structures! {
         udp_private_rate: u32,
     }
 
+    /// New values of some [`Limits`]: tools that change different ones at the same time do not undo each other's change.
+    LimitsChange: 24 bytes {
+        /// Which values are set: a sum of [`LIMITS_BYTES`] and the like.
+        fields: u32,
+        /// [`Limits::udp_bytes`]; like the others it is ignored if it is not among the fields.
+        udp_bytes: u32,
+        /// [`Limits::udp_datagrams`]
+        udp_datagrams: u32,
+        /// [`Limits::udp_rate`]
+        udp_rate: u32,
+        /// [`Limits::udp_private_rate`]
+        udp_private_rate: u32,
+        /// Zero.
+        reserved: Reserved<4>,
+    }
+
     /// Which clients may use administration commands.
     Admin: 4 bytes {
         /// The number of an [`Administration`].
@@ -320,6 +337,51 @@ structures! {
     Memory: 8 bytes {
         /// Bytes; at least [`MEMORY_MIN`].
         bytes: u64,
+    }
+}
+
+/// The fields of a [`LimitsChange`]: [`LimitsChange::udp_bytes`],
+pub const LIMITS_BYTES: u32 = 1;
+/// [`LimitsChange::udp_datagrams`],
+pub const LIMITS_DATAGRAMS: u32 = 2;
+/// [`LimitsChange::udp_rate`],
+pub const LIMITS_RATE: u32 = 4;
+/// and [`LimitsChange::udp_private_rate`].
+pub const LIMITS_PRIVATE_RATE: u32 = 8;
+const LIMITS_ALL: u32 = LIMITS_BYTES | LIMITS_DATAGRAMS | LIMITS_RATE | LIMITS_PRIVATE_RATE;
+
+impl LimitsChange {
+    /// Sets the given limits: bytes and datagrams of a reply, rates outside and inside private networks.
+    pub fn new(
+        bytes: Option<u32>,
+        datagrams: Option<u32>,
+        rate: Option<u32>,
+        private_rate: Option<u32>,
+    ) -> Self {
+        let field = |field, value: Option<u32>| value.map_or(0, |_| field);
+        Self {
+            fields: field(LIMITS_BYTES, bytes)
+                | field(LIMITS_DATAGRAMS, datagrams)
+                | field(LIMITS_RATE, rate)
+                | field(LIMITS_PRIVATE_RATE, private_rate),
+            udp_bytes: bytes.unwrap_or(0),
+            udp_datagrams: datagrams.unwrap_or(0),
+            udp_rate: rate.unwrap_or(0),
+            udp_private_rate: private_rate.unwrap_or(0),
+            reserved: Reserved,
+        }
+    }
+
+    /// The value of a field, if it is set.
+    pub fn of(&self, field: u32) -> Option<u32> {
+        let value = match field {
+            LIMITS_BYTES => self.udp_bytes,
+            LIMITS_DATAGRAMS => self.udp_datagrams,
+            LIMITS_RATE => self.udp_rate,
+            LIMITS_PRIVATE_RATE => self.udp_private_rate,
+            _ => return None,
+        };
+        (self.fields & field != 0).then_some(value)
     }
 }
 

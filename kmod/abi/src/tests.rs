@@ -16,13 +16,13 @@ fn numbers_are_those_of_the_kernels_macros() {
             ("ReadSources", 0xc010_4805),
             ("SetCredentials", 0x4010_4806),
             ("GetLimits", 0x8010_4807),
-            ("SetLimits", 0x4010_4808),
             ("GetAdmin", 0x8004_4809),
             ("SetAdmin", 0x4004_480a),
             ("GetRanges", 0x8018_480b),
             ("CloseConnections", 0xc020_480c),
             ("ReadVerify", 0xc010_480d),
             ("SetLatency", 0x4004_480e),
+            ("ChangeLimits", 0x4018_480f),
         ]
     );
 }
@@ -75,6 +75,10 @@ fn layouts_stay_as_they_are() {
         (limits.udp_rate, limits.udp_private_rate),
         (word(8), word(12))
     );
+    let change = LimitsChange::decode(&PATTERN[..24]).unwrap();
+    assert_eq!((change.fields, change.udp_bytes), (word(0), word(4)));
+    assert_eq!((change.udp_datagrams, change.udp_rate), (word(8), word(12)));
+    assert_eq!(change.udp_private_rate, word(16));
     assert_eq!(both_ways::<Admin>().who, word(0));
     assert_eq!(both_ways::<Latency>().action, word(0));
     assert_eq!(both_ways::<Flush>().delay, word(0));
@@ -199,15 +203,41 @@ fn inputs_out_of_range_are_refused() {
     ] {
         assert_eq!(accept::<CloseConnections>(refused), invalid);
     }
-    let limits = |udp_bytes, udp_datagrams| Limits {
-        udp_bytes,
-        udp_datagrams,
-        ..Limits::default()
-    };
-    assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN, 1)), Ok(()));
-    assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN - 1, 1)), invalid);
-    assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN, 0)), invalid);
-    assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN, 65_536)), invalid);
+    let limits = |bytes, datagrams| LimitsChange::new(bytes, datagrams, None, None);
+    for (change, taken) in [
+        (limits(Some(UDP_BYTES_MIN), Some(1)), Ok(())),
+        (limits(None, None), Ok(())),
+        (limits(Some(UDP_BYTES_MIN - 1), None), invalid),
+        (limits(None, Some(0)), invalid),
+        (limits(None, Some(65_536)), invalid),
+        (
+            LimitsChange {
+                fields: 16,
+                ..limits(None, None)
+            },
+            invalid,
+        ),
+    ] {
+        assert_eq!(accept::<ChangeLimits>(change), taken, "{change:?}");
+    }
+}
+
+#[test]
+fn a_change_of_limits_has_the_given_fields_alone() {
+    let fields = [
+        LIMITS_BYTES,
+        LIMITS_DATAGRAMS,
+        LIMITS_RATE,
+        LIMITS_PRIVATE_RATE,
+    ];
+    for set in 0..16_u32 {
+        let given = |field: u32| (set & field != 0).then_some(field + 100);
+        let [bytes, datagrams, rate, private_rate] = fields.map(given);
+        let change = LimitsChange::new(bytes, datagrams, rate, private_rate);
+        let change = LimitsChange::decode(&change.encode()).unwrap();
+        assert_eq!(fields.map(|field| change.of(field)), fields.map(given));
+        assert_eq!(change.of(16), None);
+    }
 }
 
 #[test]

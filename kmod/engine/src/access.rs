@@ -203,6 +203,11 @@ impl<P: Platform> Engine<P> {
 
     /// Sets both.
     pub fn set_udp_rates(&self, public: u32, private: u32) {
+        self.change_udp_rates(Some(public), Some(private));
+    }
+
+    /// Sets those that are given.
+    pub fn change_udp_rates(&self, public: Option<u32>, private: Option<u32>) {
         self.settings.limiter.set_rates(public, private);
     }
 }

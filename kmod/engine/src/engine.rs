@@ -165,17 +165,37 @@ impl<P: Platform> Engine<P> {
     /// Sets both: at least one datagram and at most as many as a frame can count, and no more bytes than in the
     /// settings. Whether they were accepted.
     pub fn set_udp_limits(&self, bytes: u32, datagrams: u32) -> bool {
-        let most = self.settings.udp_bytes;
+        self.change_udp_limits(Some(bytes), Some(datagrams))
+    }
+
+    /// Sets those that are given, like [`Self::set_udp_limits`], or none of them. Calls at the same time change what each
+    /// was given.
+    pub fn change_udp_limits(&self, bytes: Option<u32>, datagrams: Option<u32>) -> bool {
+        let sendable = DATA_MAX as u32..=self.settings.udp_bytes;
         let counted = 1..=u32::from(u16::MAX);
-        if !(DATA_MAX as u32..=most).contains(&bytes) || !counted.contains(&datagrams) {
+        if bytes.is_some_and(|bytes| !sendable.contains(&bytes))
+            || datagrams.is_some_and(|datagrams| !counted.contains(&datagrams))
+        {
             return false;
         }
-        self.udp_bytes.store(bytes, Relaxed);
-        self.udp_datagrams.store(datagrams, Relaxed);
+        if let Some(bytes) = bytes {
+            self.udp_bytes.store(bytes, Relaxed);
+        }
+        if let Some(datagrams) = datagrams {
+            self.udp_datagrams.store(datagrams, Relaxed);
+        }
         // The fast path's limit is at most this one.
-        let fast = self.udp_bytes().min(self.settings.fast_bytes as usize);
-        self.set_fast_bytes(fast as u32);
-        true
+        let fast = || self.udp_bytes().min(self.settings.fast_bytes as usize);
+        loop {
+            fence(SeqCst);
+            let bytes = fast();
+            self.set_fast_bytes(bytes as u32);
+            fence(SeqCst);
+            // Another call may have changed one of the two in between, and set the fast path's before this one did.
+            if fast() == bytes {
+                return true;
+            }
+        }
     }
 
     /// `verbosity`: stored and shown, without any other effect.

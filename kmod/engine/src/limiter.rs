@@ -39,9 +39,13 @@ impl Limiter {
         }
     }
 
-    pub(crate) fn set_rates(&self, public: u32, private: u32) {
-        self.rate.store(public, Relaxed);
-        self.private_rate.store(private, Relaxed);
+    pub(crate) fn set_rates(&self, public: Option<u32>, private: Option<u32>) {
+        if let Some(rate) = public {
+            self.rate.store(rate, Relaxed);
+        }
+        if let Some(rate) = private {
+            self.private_rate.store(rate, Relaxed);
+        }
     }
 
     #[inline]

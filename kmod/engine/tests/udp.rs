@@ -389,6 +389,19 @@ fn reply_is_capped_by_udp_limits() {
     );
     assert_eq!(engine.engine_counted(EngineCounter::UdpTooLarge), 3);
     assert!(engine.set_udp_limits(20_000, 15));
+    // One of them alone leaves the other as it is; a wrong one changes none.
+    assert!(engine.change_udp_limits(None, Some(14)));
+    assert_eq!(engine.udp_limits(), (20_000, 14));
+    assert!(engine.change_udp_limits(Some(19_999), None));
+    assert!(!engine.change_udp_limits(Some(1392), Some(0)));
+    assert_eq!(engine.udp_limits(), (19_999, 14));
+    engine.set_udp_rates(5000, 6000);
+    engine.change_udp_rates(Some(7000), None);
+    assert_eq!(engine.udp_rates(), (7000, 6000));
+    engine.change_udp_rates(None, Some(8000));
+    assert_eq!(engine.udp_rates(), (7000, 8000));
+    engine.set_udp_rates(0, 0);
+    assert!(engine.set_udp_limits(20_000, 15));
     assert_eq!(fast(&engine, &one).1.len(), 4);
     // Except for the marks of a hit, nothing is counted twice.
     assert!(say(&engine, "stats\r\n").contains("STAT get_hits "));
