@@ -2,10 +2,13 @@
 //! memcached inside the kernel: ordered start and stop of the receive paths.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+use core::fmt;
+
 use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::Arc;
 
+use hippos_abi::log_line::each_part;
 use hippos_abi::DEVICE_NAME;
 use hippos_kapi::cpu;
 use hippos_kapi::device::Device;
@@ -143,19 +146,21 @@ fn log_start(config: &ServerConfig) {
         udp_fast,
         ..
     } = config;
-    pr_info!(
-        "serving port {port}, {threads} workers: version {}, memory_mb={}, eviction={}, allow={}, admin={}\n",
+    let info = |line: fmt::Arguments<'_>| {
+        each_part(&line, |part| pr_info!("{}\n", format_args!("{part}")));
+    };
+    info(format_args!(
+        "serving port {port}, {threads} workers: version {}, memory_mb={}, eviction={}, allow={}, admin={}",
         settings.version,
         params.memory_mb,
         params.eviction,
         config::printable(params.allow.to_bytes()),
         params.admin
-    );
+    ));
     let caller = Caller::current();
-    pr_info!(
-        "{}\n",
-        format_args!("loaded {caller}; parameters that are not the defaults:{NotDefault}")
-    );
+    info(format_args!(
+        "loaded {caller}; parameters that are not the defaults:{NotDefault}"
+    ));
     match (params.udp, udp_fast) {
         (false, _) => pr_info!("UDP is not served\n"),
         (true, None) => pr_info!("UDP is served by the socket alone\n"),

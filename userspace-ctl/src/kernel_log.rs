@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
+use hippos_abi::log_line::each_part;
 use nix::libc;
 
 const DEVICE: &str = "/dev/kmsg";
@@ -52,22 +53,28 @@ fn message(record: &str) -> Option<String> {
 /// Logs a change and its user. Without permission, nothing is logged.
 pub(crate) fn note(what: &str) {
     let login = fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
-    let text = noted(what, nix::unistd::getuid().as_raw(), login.trim());
+    let lines = noted(what, nix::unistd::getuid().as_raw(), login.trim());
     if let Ok(mut file) = OpenOptions::new().write(true).open(DEVICE) {
-        // The kernel logs each write as one line.
-        drop(file.write_all(text.as_bytes()));
+        for line in lines {
+            // The kernel logs each write as one line.
+            drop(file.write_all(line.as_bytes()));
+        }
     }
 }
 
-fn noted(what: &str, user: u32, login: &str) -> String {
-    // One line only.
+/// The lines, more than one if the text is long, each with the user.
+fn noted(what: &str, user: u32, login: &str) -> Vec<String> {
+    // Lines of its own must not look like the kernel's.
     let what = what.replace(char::is_control, " ");
-    match login.parse::<u32>() {
-        Ok(login) if login != u32::MAX => {
-            format!("hippos-ctl: {what} (by user {user}, who logged in as {login})\n")
-        }
-        _ => format!("hippos-ctl: {what} (by user {user})\n"),
-    }
+    let by = match login.parse::<u32>() {
+        Ok(login) if login != u32::MAX => format!("by user {user}, who logged in as {login}"),
+        _ => format!("by user {user}"),
+    };
+    let mut lines = Vec::new();
+    each_part(&what, |part| {
+        lines.push(format!("hippos-ctl: {part} ({by})\n"));
+    });
+    lines
 }
 
 #[cfg(test)]
@@ -86,11 +93,37 @@ mod tests {
     fn a_note_names_the_user_and_is_one_line() {
         assert_eq!(
             noted("memory 64\nfaked", 0, "1000"),
-            "hippos-ctl: memory 64 faked (by user 0, who logged in as 1000)\n"
+            ["hippos-ctl: memory 64 faked (by user 0, who logged in as 1000)\n"]
         );
         assert_eq!(
             noted("flush", 0, "4294967295"),
-            "hippos-ctl: flush (by user 0)\n"
+            ["hippos-ctl: flush (by user 0)\n"]
         );
+    }
+
+    #[test]
+    fn a_long_note_is_several_lines_that_the_kernel_accepts() {
+        /// `PRINTKRB_RECORD_MAX`, kernel/printk/printk.c
+        const ACCEPTED: usize = 1024;
+        let networks: Vec<_> = (0..99).map(|n| format!("10.100.{n}.0/24")).collect();
+        let lines = noted(
+            &format!("allow set {}", networks.join(",")),
+            u32::MAX,
+            "1000",
+        );
+        assert!(lines.len() > 1);
+        for line in &lines {
+            assert!(line.len() <= ACCEPTED, "{} bytes", line.len());
+            assert!(
+                line.ends_with("(by user 4294967295, who logged in as 1000)\n"),
+                "{line}"
+            );
+        }
+        for network in networks {
+            assert!(
+                lines.iter().any(|line| line.contains(&network)),
+                "{network}"
+            );
+        }
     }
 }

@@ -14,6 +14,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod log_line;
 pub mod parameters;
 mod structure;
 
