@@ -375,7 +375,14 @@ void hippos_registry_unlock(void);
 
 /* log.c */
 
-bool hippos_log_permits(bool datagram);
+/* The subject of a line; kapi/log.rs has the same numbers. */
+enum hippos_log_kind {
+	HIPPOS_LOG_CONNECTION = 0,
+	HIPPOS_LOG_DATAGRAM = 1,
+	HIPPOS_LOG_CHANGE = 2,
+};
+
+bool hippos_log_permits(enum hippos_log_kind kind);
 u32 hippos_log_user(void);
 u32 hippos_log_login(void);
 

@@ -12,16 +12,26 @@
 #include "hippos.h"
 
 /*
- * Whether one more such line may be written: ten a minute for connections, and
- * ten for datagrams, whose sources may be forged.
+ * Whether one more such line may be written: ten a minute for connections that
+ * are refused, ten for datagrams, whose sources may be forged, and ten for
+ * changes by clients.
  */
-bool hippos_log_permits(bool datagram)
+bool hippos_log_permits(enum hippos_log_kind kind)
 {
 	static struct ratelimit_state
 		connections = RATELIMIT_STATE_INIT_FLAGS(connections, 60 * HZ, 10, RATELIMIT_MSG_ON_RELEASE),
-		datagrams = RATELIMIT_STATE_INIT_FLAGS(datagrams, 60 * HZ, 10, RATELIMIT_MSG_ON_RELEASE);
+		datagrams = RATELIMIT_STATE_INIT_FLAGS(datagrams, 60 * HZ, 10, RATELIMIT_MSG_ON_RELEASE),
+		changes = RATELIMIT_STATE_INIT_FLAGS(changes, 60 * HZ, 10, RATELIMIT_MSG_ON_RELEASE);
 
-	return __ratelimit(datagram ? &datagrams : &connections);
+	switch (kind) {
+	case HIPPOS_LOG_CONNECTION:
+		return __ratelimit(&connections);
+	case HIPPOS_LOG_DATAGRAM:
+		return __ratelimit(&datagrams);
+	case HIPPOS_LOG_CHANGE:
+		return __ratelimit(&changes);
+	}
+	return false;
 }
 
 /* The number of the user who makes this system call. */

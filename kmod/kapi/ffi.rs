@@ -441,7 +441,7 @@ extern "C" {
     pub(crate) fn rcu_barrier();
 
     // log.c
-    pub(crate) fn hippos_log_permits(datagram: bool) -> bool;
+    pub(crate) fn hippos_log_permits(kind: c_uint) -> bool;
     pub(crate) fn hippos_log_user() -> u32;
     pub(crate) fn hippos_log_login() -> u32;
 

@@ -6,11 +6,22 @@ use core::fmt;
 
 use crate::ffi;
 
-/// Whether one more such line may be written: ten a minute for connections, and ten for datagrams, whose sources may be
-/// forged.
-pub fn permits(datagram: bool) -> bool {
+/// The subject of a line.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Kind {
+    /// A connection that is refused.
+    Connection = 0,
+    /// A datagram that is refused.
+    Datagram = 1,
+    /// A change by a client.
+    Change = 2,
+}
+
+/// Whether one more such line may be written: ten a minute of each kind.
+pub fn permits(kind: Kind) -> bool {
     // SAFETY: takes a spin lock by trying; any context.
-    unsafe { ffi::hippos_log_permits(datagram) }
+    unsafe { ffi::hippos_log_permits(kind as u32) }
 }
 
 /// The user who makes this system call, as `hippos-ctl` names it in its own lines.

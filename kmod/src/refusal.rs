@@ -19,7 +19,12 @@ pub(crate) fn refused(path: &'static CStr, reason: &'static CStr, client: Socket
     if trace::refusals_on() {
         trace::refuse(path, reason, client);
     }
-    if log::permits(path != TCP_WORKER) {
+    let kind = if path == TCP_WORKER {
+        log::Kind::Connection
+    } else {
+        log::Kind::Datagram
+    };
+    if log::permits(kind) {
         let (path, reason) = (printable(path.to_bytes()), printable(reason.to_bytes()));
         pr_info!("{}\n", format_args!("{client} refused by {path}: {reason}"));
     }

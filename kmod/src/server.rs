@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The state that all receive paths share: the engine, the settings and the count of connections.
 
+use core::ffi::CStr;
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,7 +11,7 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
 use hippos_engine::{
-    Engine, FastPathStats, HostCounter, HostState, HostStats, Refusal, RefusalCounter, Settings,
+    Change, Engine, FastPathStats, HostCounter, HostState, HostStats, Refusal, RefusalCounter, Settings,
     SocketInfo, SourcesChange, SteeringStats, NETWORKS_MAX,
 };
 use hippos_invariant::{Exact, CHECKED};
@@ -20,7 +21,7 @@ use hippos_kapi::hook;
 use hippos_kapi::params::Params;
 use hippos_kapi::registry::{Registration, Registry};
 use hippos_kapi::socket::{ConnectionRef, SocketAddresses};
-use hippos_kapi::{latency, pass, thread, trace};
+use hippos_kapi::{latency, log, pass, thread, trace};
 use hippos_store::{NewError, Store};
 
 use crate::config::{printable, ServerConfig};
@@ -366,15 +367,23 @@ impl Connections {
             Refusal::ReplyTooLarge => c"reply_too_large",
             Refusal::TooSlow => c"too_slow",
         };
+        if let Some((path, peer)) = self.client(client) {
+            trace::refuse(path, reason, peer);
+        }
+    }
+
+    /// The receive path and the address of the client of a number, whose command is being served.
+    fn client(&self, number: u32) -> Option<(&'static CStr, SocketAddr)> {
         let look =
-            |record: &SocketRecord| (record.id == client).then(|| (record.kind, record.peer()));
+            |record: &SocketRecord| (record.id == number).then(|| (record.kind, record.peer()));
         let mut from = 0;
-        while let Some((place, found)) = self.registry.next(from, look) {
+        loop {
+            let (place, found) = self.registry.next(from, look)?;
             match found {
                 Some((SocketKind::Datagrams, _)) => {
-                    return trace::refuse(UDP_SOCKET, reason, self.datagram_peer());
+                    return Some((UDP_SOCKET, self.datagram_peer()));
                 }
-                Some((_, peer)) => return trace::refuse(TCP_WORKER, reason, peer),
+                Some((_, peer)) => return Some((TCP_WORKER, peer)),
                 None => from = place.add_exact(1),
             }
         }
@@ -441,6 +450,16 @@ impl HostStats for Connections {
     fn refused(&self, client: u32, why: Refusal) {
         if trace::refusals_on() {
             self.trace_refused(client, why);
+        }
+    }
+
+    fn changed(&self, client: u32, change: Change) {
+        if !log::permits(log::Kind::Change) {
+            return;
+        }
+        if let Some((path, peer)) = self.client(client) {
+            let path = printable(path.to_bytes());
+            pr_info!("{}\n", format_args!("{change} by the client {peer} ({path})"));
         }
     }
 

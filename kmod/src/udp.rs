@@ -204,9 +204,7 @@ impl Datagram<'_> {
             return None;
         }
         self.message.clear();
-        if trace::refusals_on() {
-            CONNECTIONS.set_datagram_peer(ends.peer_address());
-        }
+        CONNECTIONS.set_datagram_peer(ends.peer_address());
         let Some(reply) = engine.datagram(self.payload, self.message) else {
             return Some(0);
         };

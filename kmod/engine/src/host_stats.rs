@@ -53,6 +53,12 @@ pub trait HostStats: Sync {
         let _ = (client, why);
     }
 
+    /// A client of that number, which is not the administrator of the host, made a change. Process context; no lock of
+    /// the store's is held.
+    fn changed(&self, client: u32, change: Change) {
+        let _ = (client, change);
+    }
+
     /// Resets the host's statistics too.
     fn reset(&self) {}
 }
@@ -75,6 +81,38 @@ pub enum Refusal {
     ReplyTooLarge,
     /// A datagram's commands take too long.
     TooSlow,
+}
+
+/// A change of the server by a command. Its text is the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The memory limit, in MiB.
+    Memory(u32),
+    /// All items are removed, now or at this expiry time.
+    Flush(i64),
+    /// The level of `verbosity`.
+    Verbosity(u32),
+    /// Whether dumps and crawls are allowed.
+    Crawler(bool),
+    /// Whether commands are counted by prefix.
+    Detail(bool),
+    /// The counters begin anew.
+    Reset,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |on, yes, no| if on { yes } else { no };
+        match *self {
+            Change::Memory(mib) => write!(f, "cache_memlimit {mib}"),
+            Change::Flush(0) => f.write_str("flush_all"),
+            Change::Flush(exptime) => write!(f, "flush_all {exptime}"),
+            Change::Verbosity(level) => write!(f, "verbosity {level}"),
+            Change::Crawler(on) => write!(f, "lru_crawler {}", word(on, "enable", "disable")),
+            Change::Detail(on) => write!(f, "stats detail {}", word(on, "on", "off")),
+            Change::Reset => f.write_str("stats reset"),
+        }
+    }
 }
 
 /// The state of the host.

@@ -50,7 +50,9 @@ pub use engine::Engine;
 pub use hippos_proto::reply::{Cursor, Out};
 pub use hippos_semantics::Administration;
 pub use host_counters::HostCounter;
-pub use host_stats::{FastPathStats, HostState, HostStats, Refusal, SocketInfo, SteeringStats};
+pub use host_stats::{
+    Change, FastPathStats, HostState, HostStats, Refusal, SocketInfo, SteeringStats,
+};
 pub use interval::Interval;
 pub use limiter::Limiter;
 pub use prefix::Prefixes;

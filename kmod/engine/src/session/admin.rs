@@ -10,7 +10,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::token::Tokens;
 use hippos_store::Platform;
 
-use crate::host_stats::Refusal;
+use crate::host_stats::{Change, Refusal};
 use crate::refusals::RefusalCounter;
 use crate::session::listing::{Classes, Listing};
 use crate::session::state::{Session, State, Transport};
@@ -69,7 +69,7 @@ impl<P: Platform> Session<'_, P> {
                 None => return,
             },
             b"cache_memlimit" => match tokens.len() {
-                2 | 3 => (memory_limit(engine, tokens), noreply),
+                2 | 3 => (self.memory_limit(tokens), noreply),
                 _ => (reply::ERROR, false),
             },
             b"refresh_certs" => (NO_TLS, false),
@@ -110,12 +110,14 @@ impl<P: Platform> Session<'_, P> {
             [] => Some(Listing::stats()),
             b"reset" => {
                 engine.reset();
+                self.report(Change::Reset);
                 out.put(reply::RESET);
                 return;
             }
             b"detail" => match tokens.at(2) {
                 how @ (b"on" | b"off") => {
                     engine.set_detail(how == b"on");
+                    self.report(Change::Detail(how == b"on"));
                     out.put(reply::OK);
                     return;
                 }
@@ -197,15 +199,34 @@ impl<P: Platform> Session<'_, P> {
                 if self.engine.set_crawler(true) {
                     CRAWLER_ON
                 } else {
+                    self.report(Change::Crawler(true));
                     reply::OK
                 }
             }
             (2, b"disable") => {
-                self.engine.set_crawler(false);
+                if self.engine.set_crawler(false) {
+                    self.report(Change::Crawler(false));
+                }
                 reply::OK
             }
             _ => reply::ERROR,
         })
+    }
+
+    /// `cache_memlimit`, in MiB: at most what the administrator set.
+    fn memory_limit(&self, tokens: &Tokens<'_>) -> &'static [u8] {
+        match parse_u32(tokens.at(1)) {
+            None => reply::ERROR,
+            Some(..8) => TOO_SMALL,
+            Some(1_000_000_001..) => NOT_BYTES,
+            Some(mib) => match (mib as usize).checked_mul(1 << 20) {
+                Some(bytes) if self.engine.limit_memory(bytes) => {
+                    self.report(Change::Memory(mib));
+                    reply::OK
+                }
+                _ => UNABLE,
+            },
+        }
     }
 }
 
@@ -316,17 +337,4 @@ fn sign(word: &[u8]) -> Option<i8> {
         return Some(0);
     }
     Some(if negative { -1 } else { 1 })
-}
-
-/// `cache_memlimit`, in MiB: at most what the administrator set.
-fn memory_limit<P: Platform>(engine: &Engine<P>, tokens: &Tokens<'_>) -> &'static [u8] {
-    match parse_u32(tokens.at(1)) {
-        None => reply::ERROR,
-        Some(..8) => TOO_SMALL,
-        Some(1_000_000_001..) => NOT_BYTES,
-        Some(mib) => match (mib as usize).checked_mul(1 << 20) {
-            Some(bytes) if engine.limit_memory(bytes) => reply::OK,
-            _ => UNABLE,
-        },
-    }
 }

@@ -11,6 +11,7 @@ use hippos_store::{
 };
 
 use crate::command::TRIES;
+use crate::host_stats::Change;
 use crate::reply::binary::{put_found, BinaryRequest};
 use crate::session::listing::Listing;
 use crate::session::state::{
@@ -99,7 +100,9 @@ impl<P: Platform> Session<'_, P> {
             op::FLUSH if matches!(extras.len(), 0 | 4) && key.is_empty() && full => {
                 if self.administers() {
                     self.engine.store.count(Counter::CmdFlush, 1);
-                    self.engine.flush(i64::from(be32(extras)));
+                    let exptime = i64::from(be32(extras));
+                    self.engine.flush(exptime);
+                    self.report(Change::Flush(exptime));
                     request.done(out, &[], 0);
                 } else {
                     request.error(out, Status::AuthError);
@@ -386,6 +389,7 @@ impl<P: Platform> Session<'_, P> {
             [] => Some(Listing::stats()),
             _ if name.starts_with(b"reset") => {
                 self.engine.reset();
+                self.report(Change::Reset);
                 Some(Listing::nothing())
             }
             _ if name.starts_with(b"settings") => Some(Listing::settings()),
@@ -394,7 +398,9 @@ impl<P: Platform> Session<'_, P> {
                 if how.starts_with(b" dump") {
                     Some(Listing::detail())
                 } else if how.starts_with(b" on") || how.starts_with(b" off") {
-                    self.engine.set_detail(how.starts_with(b" on"));
+                    let on = how.starts_with(b" on");
+                    self.engine.set_detail(on);
+                    self.report(Change::Detail(on));
                     Some(Listing::nothing())
                 } else {
                     None

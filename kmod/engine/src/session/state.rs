@@ -7,7 +7,7 @@ use hippos_proto::reply::Out;
 use hippos_semantics::Administration;
 use hippos_store::{Commit, Expiry, Item, Pin, Platform, Reservation};
 
-use crate::host_stats::Refusal;
+use crate::host_stats::{Change, Refusal};
 use crate::refusals::RefusalCounter;
 use crate::reply::binary::BinaryRequest;
 use crate::reply::meta::MetaSet;
@@ -398,6 +398,13 @@ impl<'e, P: Platform> Session<'e, P> {
         } else {
             Origin::Network
         };
+    }
+
+    /// Reports a change to the host, unless the administrator made it, whose tool does that.
+    pub(super) fn report(&self, change: Change) {
+        if self.origin != Origin::Owner {
+            self.engine.host_stats.changed(self.number, change);
+        }
     }
 
     /// Whether the client may use administration commands; a refusal is counted.

@@ -7,6 +7,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::text::{self, TextRequest};
 use hippos_store::{Arith, Arithmetic, Attempts, ClassCounter, Counter, Deleted, Platform};
 
+use crate::host_stats::Change;
 use crate::reply::event::DeleteCommand;
 use crate::session::admin;
 use crate::session::state::{AfterSwallow, Session};
@@ -54,6 +55,7 @@ impl<P: Platform> Session<'_, P> {
             TextRequest::Verbosity { level, noreply } => {
                 let line = if self.administers() {
                     self.engine.set_verbosity(level);
+                    self.report(Change::Verbosity(level));
                     reply::OK
                 } else {
                     admin::VERBOSITY_REFUSED
@@ -129,6 +131,7 @@ impl<P: Platform> Session<'_, P> {
             _ if !self.administers() => admin::FLUSH_REFUSED,
             Some(delay) => {
                 self.engine.flush(i64::from(delay));
+                self.report(Change::Flush(i64::from(delay)));
                 reply::OK
             }
             None => reply::BAD_EXPTIME,
