@@ -10,9 +10,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
+use hippos_abi::NETWORKS_MAX;
 use hippos_engine::{
     Change, Engine, FastPathStats, HostCounter, HostState, HostStats, Refusal, RefusalCounter, Settings,
-    SocketInfo, SourcesChange, SteeringStats, NETWORKS_MAX,
+    SocketInfo, SourcesChange, SteeringStats,
 };
 use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::counters;

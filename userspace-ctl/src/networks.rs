@@ -2,6 +2,7 @@
 //! Lists of networks in an operator's notation, checked before they are sent to the module.
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_abi::NETWORKS_MAX;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,8 +15,6 @@ pub(crate) fn check(list: &str) -> Result<()> {
     })
 }
 
-/// The most networks that the module holds.
-const NETWORKS_MOST: usize = 32;
 /// The most bytes of a parameter that is a text (`param_set_charp`, kernel/params.c).
 const PARAMETER_MOST: usize = 1024;
 
@@ -28,8 +27,8 @@ pub(crate) fn check_for_load(list: &str) -> Result<()> {
     });
     let networks: usize = networks.sum();
     ensure!(
-        networks <= NETWORKS_MOST,
-        "{networks} networks: must be at most {NETWORKS_MOST} (default is {})",
+        networks <= NETWORKS_MAX,
+        "{networks} networks: must be at most {NETWORKS_MAX} (default is {})",
         DEFAULT.len()
     );
     ensure!(

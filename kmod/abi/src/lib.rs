@@ -18,7 +18,7 @@ pub mod log_line;
 pub mod parameters;
 mod structure;
 
-pub use hippos_semantics::{Administration, MEMORY_MIN};
+pub use hippos_semantics::{Administration, MEMORY_MIN, NETWORKS_MAX};
 use structure::{structures, Field};
 pub use structure::{Address, Reserved, Structure};
 

@@ -61,5 +61,5 @@ pub use reply::event::CloseReason;
 pub use reply::REPLY_HEADER_MAX;
 pub use session::state::{FeedResult, Next, Session, Transport};
 pub use settings::Settings;
-pub use sources::{ChangeError, Network, Networks, Sources, SourcesChange, NETWORKS_MAX};
+pub use sources::{ChangeError, Network, Networks, Sources, SourcesChange};
 pub use summary::{outcome, PrintableKey, Summary};

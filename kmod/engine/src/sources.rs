@@ -6,6 +6,7 @@
 //! current, and waits until no reader uses the first.
 
 use hippos_invariant::Exact;
+use hippos_semantics::NETWORKS_MAX;
 
 use core::fmt;
 use core::iter;
@@ -16,9 +17,6 @@ use core::sync::atomic::{
 };
 
 use heapless::Vec;
-
-/// The most networks of a list.
-pub const NETWORKS_MAX: usize = 32;
 
 /// A list of networks.
 pub type Networks = Vec<Network, NETWORKS_MAX>;

@@ -21,6 +21,9 @@ pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 /// if the platform is short of memory.
 pub const MEMORY_MIN: u64 = 8 << 20;
 
+/// The most networks of the list of allowed clients.
+pub const NETWORKS_MAX: usize = 32;
+
 /// Bytes a second that a value must arrive with, or be taken with, if it takes longer than the timeout.
 pub const VALUE_RATE_MIN: usize = 4096;
 
