@@ -287,7 +287,6 @@ pub(crate) static CONNECTIONS: Connections = Connections {
     now: AtomicU64::new(0),
     total: AtomicU64::new(0),
     rejected: AtomicU64::new(0),
-    yields: AtomicU64::new(0),
     datagram_peer: [AtomicU64::new(0), AtomicU64::new(0)],
     datagram_port: AtomicU32::new(0),
 };
@@ -302,7 +301,6 @@ pub(crate) struct Connections {
     now: AtomicU64,
     total: AtomicU64,
     rejected: AtomicU64,
-    yields: AtomicU64,
     /// The sender of the datagram that is being served, while refusals are traced. Only the UDP worker uses it: it
     /// reads the sender when it refuses the request.
     datagram_peer: [AtomicU64; 2],
@@ -389,11 +387,6 @@ impl Connections {
             }
         }
     }
-
-    /// A worker's turn for a connection ended before all of its commands were served.
-    pub(crate) fn note_yield(&self) {
-        self.yields.fetch_add(1, Relaxed);
-    }
 }
 
 impl HostStats for Connections {
@@ -407,7 +400,6 @@ impl HostStats for Connections {
             connections: self.now.load(Relaxed),
             total_connections: self.total.load(Relaxed),
             rejected_connections: self.rejected.load(Relaxed),
-            yields: self.yields.load(Relaxed),
             accepting: true,
             steering: Some(SteeringStats {
                 steered: STEERING.steered(),
@@ -471,6 +463,5 @@ impl HostStats for Connections {
     fn reset(&self) {
         self.total.store(0, Relaxed);
         self.rejected.store(0, Relaxed);
-        self.yields.store(0, Relaxed);
     }
 }

@@ -114,10 +114,7 @@ impl TcpWorker {
                 match turn(server, &mut ready, &mut self.input, &mut self.pages, now) {
                     Some(Action::Wait) => {}
                     Some(Action::Park) => ready.park(),
-                    Some(Action::Again) => {
-                        CONNECTIONS.note_yield();
-                        ready.again();
-                    }
+                    Some(Action::Again) => ready.again(),
                     Some(Action::Close) => ready.close(),
                     None => {
                         if let Some(socket) = accept(context, ready) {

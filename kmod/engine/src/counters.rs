@@ -36,6 +36,8 @@ hippos_store::counters! {
         BytesRead = "bytes_read",
         /// Reply bytes.
         BytesWritten = "bytes_written",
+        /// Times that a connection left commands that had arrived to a later turn, so that others were served
+        Yields = "conn_yields",
         /// `me` commands.
         MetaCommands = "cmd_meta",
         /// Stores refused because the item is too large.

@@ -130,8 +130,6 @@ pub struct HostState {
     pub total_connections: u64,
     /// Connections refused because there were too many.
     pub rejected_connections: u64,
-    /// Times that a worker went on to other connections although this one had more input.
-    pub yields: u64,
     /// Times that listening was stopped because there were too many connections.
     pub listen_disabled: u64,
     /// Whether new connections are accepted.

@@ -182,7 +182,7 @@ const PLACED: &[Statistic] = &[
     counter("listen_disabled_num", Source::Number(|now| now.host.listen_disabled), "Times that listening was stopped because there were too many connections"),
     zero("time_in_listen_disabled_us"),
     gauge("threads", |now| u64::from(now.settings.threads), "Worker threads"),
-    counter("conn_yields", Source::Number(|now| now.host.yields), "Turns of a connection that ended although more of its commands may have been waiting"),
+    tally(EngineCounter::Yields),
     gauge("hash_power_level", |now| u64::from(now.shot.buckets.checked_ilog2().unwrap_or(0)), "The number of the index's buckets, as a power of two"),
     gauge("hash_bytes", |now| now.shot.index.mul_exact(now.shot.block) as u64, "Bytes of the index"),
     zero("hash_is_expanding"),

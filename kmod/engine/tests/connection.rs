@@ -11,7 +11,7 @@ use common::{engine, play, TestEngine, WHOLE};
 use hippos_engine::connection::{
     Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek, Stream, ROUNDS,
 };
-use hippos_engine::{Cursor, Session, Transport, REPLY_HEADER_MAX};
+use hippos_engine::{Cursor, EngineCounter, Session, Transport, REPLY_HEADER_MAX};
 use hippos_store::host::Host;
 use proptest::prelude::*;
 
@@ -313,6 +313,59 @@ fn quick_leaves_the_end_of_a_command_to_a_turn() {
             sent.as_bytes().escape_ascii().to_string()
         );
     }
+}
+
+/// Like memcached's, the counter has the turns that a limit ended before all commands were served: not the turns that
+/// receive a value in many pieces, send one, or serve all commands.
+#[test]
+fn yields_are_turns_that_leave_commands() {
+    let engine = engine();
+    let conditions = Conditions {
+        events: Vec::new(),
+        at_once: usize::MAX,
+        page: 32 << 10,
+        readings: usize::MAX,
+        quick: true,
+        breaks: usize::MAX,
+        memory: usize::MAX,
+    };
+    let counted = || engine.engine_counted(EngineCounter::Yields);
+    let mut run = Run::new(&engine, &conditions);
+    run.stream.window = usize::MAX;
+    let gets = |count| "get a\r\n".repeat(count).into_bytes();
+    // In softirq, up to its limit.
+    assert_eq!(run.arrive(&gets(64), false), Answered::All);
+    assert_eq!(counted(), 0, "all were answered");
+    assert_eq!(run.arrive(b"get a\r\nversion\r\n", false), Answered::Some);
+    run.serve();
+    assert_eq!(counted(), 0, "a command that softirq does not serve");
+    assert_eq!(run.arrive(&gets(65), false), Answered::Some);
+    assert_eq!(counted(), 1, "softirq's limit");
+    run.serve();
+    assert_eq!(counted(), 1, "a turn served the last one");
+    // On the worker: each piece takes a round.
+    let pieces = |run: &mut Run<'_>, bytes: &[u8], len: usize| {
+        for piece in bytes.chunks(len) {
+            run.stream.received.push_back((piece.to_vec(), false));
+        }
+        run.serve();
+    };
+    pieces(&mut run, &gets(ROUNDS), 7);
+    assert_eq!(counted(), 1, "{ROUNDS} rounds serve all");
+    pieces(&mut run, &gets(2 * ROUNDS + 1), 7);
+    assert_eq!(counted(), 3, "two turns left commands to a third");
+    let value = "v".repeat(200_000);
+    let set = format!("set big 0 0 200000\r\n{value}\r\n");
+    pieces(&mut run, set.as_bytes(), 1000);
+    assert_eq!(counted(), 3, "a value in pieces");
+    pieces(&mut run, b"mg big v\r\n", 100);
+    assert_eq!(counted(), 3, "a reply in pieces");
+    // The clock ends each turn after a command.
+    run.readings = 1;
+    pieces(&mut run, &gets(5), 5 * 7);
+    assert_eq!(counted(), 7, "the fifth turn left none");
+    engine.reset();
+    assert_eq!(counted(), 0, "after stats reset");
 }
 
 /// A client that takes a large value in small pieces does not time out, though none of them ends a buffer of the reply.

@@ -198,6 +198,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         let Some(mut reply) = open() else {
             return Answered::None;
         };
+        let before = self.session.served();
         let fed = self
             .session
             .feed_softirq(bytes, SOFTIRQ_COMMANDS_MAX, &mut reply);
@@ -224,10 +225,13 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         }
         stream.consume(fed);
         if whole && matches!(stream.peek(), Peek::Nothing) {
-            Answered::All
-        } else {
-            Answered::Some
+            return Answered::All;
         }
+        let served = self.session.served().wrapping_sub(before);
+        if served as usize == SOFTIRQ_COMMANDS_MAX {
+            self.session.note_yield();
+        }
+        Answered::Some
     }
 
     /// Receives, answers and sends until the peer has sent nothing more, accepts no more, or the turn ends: after
@@ -311,10 +315,14 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
                 Err(Broken) => return Action::Close,
             }
         }
-        match self.next {
-            Next::Close => Action::Close,
-            _ => self.hold(input, held, Action::Again),
+        if self.next == Next::Close {
+            return Action::Close;
         }
+        let waiting = || held != 0 || matches!(stream.peek(), Peek::Bytes(_) | Peek::Scattered);
+        if self.session.idle() && waiting() {
+            self.session.note_yield();
+        }
+        self.hold(input, held, Action::Again)
     }
 
     /// Feeds the session with the contiguous bytes of the stream. The beginning of a command at their end is copied to

@@ -7,6 +7,7 @@ use hippos_proto::reply::Out;
 use hippos_semantics::Administration;
 use hippos_store::{Commit, Expiry, Item, Pin, Platform, Reservation};
 
+use crate::counters::EngineCounter;
 use crate::host_stats::{Change, Refusal};
 use crate::refusals::RefusalCounter;
 use crate::reply::binary::BinaryRequest;
@@ -306,6 +307,17 @@ impl<'e, P: Platform> Session<'e, P> {
     }
 
     /// The number of commands served since the last call.
+    /// Counts that commands were left to a later turn. As in memcached the limit of a turn is meant: the rest of a
+    /// value or of a reply, or a wait for memory, is none.
+    pub(crate) fn note_yield(&self) {
+        self.engine.tally(EngineCounter::Yields, 1);
+    }
+
+    /// The number of commands served since the last [`take_served`](Self::take_served).
+    pub(crate) fn served(&self) -> u32 {
+        self.served
+    }
+
     pub(crate) fn take_served(&mut self) -> u32 {
         core::mem::take(&mut self.served)
     }
