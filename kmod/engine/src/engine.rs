@@ -2,7 +2,7 @@
 //! The state that all clients share: the store, the settings and the counters.
 
 use core::sync::atomic::{
-    fence, AtomicBool, AtomicU32, AtomicU64, AtomicU8,
+    fence, AtomicU32, AtomicU64, AtomicU8,
     Ordering::{Relaxed, SeqCst},
 };
 
@@ -36,7 +36,6 @@ pub struct Engine<P: Platform> {
     watchers: Watchers,
     /// The number of the UDP socket.
     udp_number: AtomicU32,
-    crawler: AtomicBool,
     /// The memory limit as the administrator set it, in bytes.
     memory_max_settable: AtomicU64,
     administration: Setting,
@@ -69,7 +68,6 @@ impl<P: Platform> Engine<P> {
             flags: AtomicU8::new(0),
             watchers: Watchers::default(),
             udp_number: AtomicU32::new(0),
-            crawler: AtomicBool::new(true),
             administration: Setting::new(settings.administration),
             fast_bytes: AtomicU32::new(settings.fast_bytes),
             udp_bytes: AtomicU32::new(settings.udp_bytes),
@@ -305,16 +303,6 @@ impl<P: Platform> Engine<P> {
     /// That number.
     pub(crate) fn udp_number(&self) -> u32 {
         self.udp_number.load(Relaxed)
-    }
-
-    /// Whether dumps and crawls are allowed: `lru_crawler enable` and `disable`.
-    pub(crate) fn crawler(&self) -> bool {
-        self.crawler.load(Relaxed)
-    }
-
-    /// Allows them or not; returns whether they were allowed before.
-    pub(crate) fn set_crawler(&self, on: bool) -> bool {
-        self.crawler.swap(on, Relaxed)
     }
 
     /// Adds to one of the engine's counters.

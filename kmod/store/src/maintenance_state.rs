@@ -10,7 +10,7 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Relaxed};
 /// Slabs that are drained at the same time: each has to wait for two grace periods.
 const DRAINS: usize = 8;
 
-/// The state of maintenance. Only the thread that has set `busy` touches it, except `needs_segment`.
+/// The state of maintenance. Only the thread that has set `busy` touches it, except `needs_segment` and `crawler`.
 pub(crate) struct MaintenanceState {
     /// Whether a step is running.
     pub(crate) busy: AtomicBool,
@@ -19,6 +19,8 @@ pub(crate) struct MaintenanceState {
     pub(crate) drains: [Drain; DRAINS],
     /// Number of attempts to drain a slab.
     pub(crate) attempts: AtomicU32,
+    /// Whether the crawler may run; any thread sets it.
+    pub(crate) crawler: AtomicBool,
     /// The crawler's position, when its pass began, and the flush epoch then.
     pub(crate) crawl_block: AtomicU32,
     pub(crate) crawl_at: AtomicU32,
@@ -96,6 +98,7 @@ impl MaintenanceState {
             needs_segment: AtomicBool::new(false),
             drains: core::array::from_fn(|_| Drain::new()),
             attempts: AtomicU32::new(0),
+            crawler: AtomicBool::new(true),
             crawl_block: AtomicU32::new(NONE),
             crawl_at: AtomicU32::new(0),
             crawl_started: AtomicU32::new(0),

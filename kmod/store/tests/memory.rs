@@ -219,7 +219,7 @@ fn the_limit_can_be_moved() {
     assert!(!store.resize(BLOCK) && !store.resize(513 * BLOCK));
 }
 
-/// Expired and flushed items are reclaimed without a request for them.
+/// Expired and flushed items are reclaimed without a request for them, unless the crawler is stopped.
 #[test]
 fn crawler_reclaims_expired_items() {
     let store = Store::new(config(64), Host::new()).unwrap();
@@ -234,6 +234,12 @@ fn crawler_reclaims_expired_items() {
     }
     assert_eq!(store.snapshot().items, 10_000);
     store.tick(20, 1_700_000_020);
+    assert!(store.set_crawler(false));
+    for _ in 0..100 {
+        store.maintain();
+    }
+    assert_eq!(store.snapshot().items, 10_000);
+    assert!(!store.set_crawler(true));
     for _ in 0..100 {
         store.maintain();
     }

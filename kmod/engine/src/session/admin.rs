@@ -165,8 +165,8 @@ impl<P: Platform> Session<'_, P> {
     fn crawler(&mut self, tokens: &Tokens<'_>) -> Option<&'static [u8]> {
         let word = tokens.at(2);
         Some(match (tokens.len(), tokens.at(1)) {
-            (3, b"crawl" | b"metadump" | b"mgdump") if !self.engine.crawler() => CRAWLER_OFF,
-            // The crawler always reclaims expired items, class by class.
+            (3, b"crawl" | b"metadump" | b"mgdump") if !self.engine.store.crawler() => CRAWLER_OFF,
+            // A pass reclaims expired items of all classes.
             (3, b"crawl") => match classes(word) {
                 Some(_) => {
                     self.engine.store.platform().wake();
@@ -196,7 +196,7 @@ impl<P: Platform> Session<'_, P> {
                 None => reply::BAD_FORMAT,
             },
             (2, b"enable") => {
-                if self.engine.set_crawler(true) {
+                if self.engine.store.set_crawler(true) {
                     CRAWLER_ON
                 } else {
                     self.report(Change::Crawler(true));
@@ -204,7 +204,7 @@ impl<P: Platform> Session<'_, P> {
                 }
             }
             (2, b"disable") => {
-                if self.engine.set_crawler(false) {
+                if self.engine.store.set_crawler(false) {
                     self.report(Change::Crawler(false));
                 }
                 reply::OK

@@ -151,7 +151,7 @@ impl<P: Platform> Engine<P> {
             detail: self.detail(),
             authentication: self.authentication(),
             closed: self.is_closed(),
-            crawler: self.crawler(),
+            crawler: self.store.crawler(),
             administration: self.administration(),
             latency: self.host_stats.measures_latency(),
             udp_bytes: self.udp_bytes(),

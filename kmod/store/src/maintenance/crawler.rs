@@ -69,9 +69,27 @@ impl<P: Platform> Store<P> {
         }
     }
 
+    /// Whether the crawler runs.
+    pub fn crawler(&self) -> bool {
+        self.maintenance.crawler.load(Relaxed)
+    }
+
+    /// Lets the crawler run or not; returns whether it did before. Without it, expired and flushed items stay until a
+    /// writer finds or evicts them.
+    pub fn set_crawler(&self, on: bool) -> bool {
+        let before = self.maintenance.crawler.swap(on, Relaxed);
+        if on {
+            self.platform.wake();
+        }
+        before
+    }
+
     /// One step of the crawler.
     pub(super) fn crawl(&self) -> u32 {
         let up = &self.maintenance;
+        if !self.crawler() {
+            return IDLE_MS;
+        }
         let mut id = up.crawl_block.load(Relaxed);
         let now = self.now();
         if id == NONE {
