@@ -20,7 +20,7 @@ impl<P: Platform> Engine<P> {
         self.store.count(counter, 1);
     }
 
-    /// Adds or subtracts, and counts all outcomes except misses. As in memcached, a number for whose new item there is no
+    /// Adds or subtracts, and counts all outcomes except misses, once the command is not served again. As in memcached, a number for whose new item there is no
     /// memory was found.
     pub(crate) fn arith(
         &self,
@@ -30,6 +30,9 @@ impl<P: Platform> Engine<P> {
         attempts: &mut Attempts,
     ) -> Result<Arithmetic, StoreError> {
         let result = self.store.arith_within(key, hash, how, attempts);
+        if attempts.short().is_some() {
+            return result.map_err(|refused| refused.error);
+        }
         if let Ok(Arithmetic::Value { class, .. }) | Err(ArithError { class, .. }) = result {
             let counter = if how.decrement {
                 ClassCounter::DecrHits

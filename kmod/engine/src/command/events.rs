@@ -118,7 +118,8 @@ impl<P: Platform> Engine<P> {
         seen.ok()
     }
 
-    fn peek_seen(&self, key: &[u8], hash: Hash) -> Looked<Seen> {
+    /// Looks up the item that a command is about to change.
+    pub(crate) fn peek_seen(&self, key: &[u8], hash: Hash) -> Looked<Seen> {
         let guard = self.store.read();
         let Some(item) = self.store.peek(&guard, key, hash) else {
             return Err(guard.take_dead());
@@ -131,7 +132,7 @@ impl<P: Platform> Engine<P> {
     }
 
     #[cold]
-    fn log_get(&self, client: u32, key: &[u8], seen: Looked<Seen>) {
+    pub(crate) fn log_get(&self, client: u32, key: &[u8], seen: Looked<Seen>) {
         if !self.watches(Kinds::FETCHERS) {
             return;
         }

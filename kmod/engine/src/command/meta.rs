@@ -239,10 +239,11 @@ impl<P: Platform> Engine<P> {
         &self,
         command: &Command<'_>,
         hash: Hash,
+        attempts: &mut Attempts,
     ) -> Result<MetaDeleted, StoreError> {
         let flags = &command.flags;
         if flags.has(b'x') {
-            return self.meta_tombstone(command, hash);
+            return self.meta_tombstone(command, hash, attempts);
         }
         let stale = flags.has(b'I');
         let deleted = if stale {
@@ -264,7 +265,12 @@ impl<P: Platform> Engine<P> {
     }
 
     /// `md` with `x`: deletes the value, but keeps the item.
-    fn meta_tombstone(&self, command: &Command<'_>, hash: Hash) -> Result<MetaDeleted, StoreError> {
+    fn meta_tombstone(
+        &self,
+        command: &Command<'_>,
+        hash: Hash,
+        attempts: &mut Attempts,
+    ) -> Result<MetaDeleted, StoreError> {
         let flags = &command.flags;
         let key = command.key();
         {
@@ -279,7 +285,10 @@ impl<P: Platform> Engine<P> {
         }
         let stale = flags.has(b'I');
         let expiry = self.store.expiry(i64::from(flags.ttl.unwrap_or(0)));
-        let reservation = self.store.reserve(key, hash, flags.client, expiry, 0)?;
+        let new = self
+            .store
+            .reserve_within(key, hash, flags.client, expiry, 0, attempts);
+        let reservation = new?;
         let commit = Commit {
             mode: StoreMode::Replace,
             compare: flags.compare,

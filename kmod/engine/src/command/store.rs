@@ -3,7 +3,7 @@
 
 use hippos_proto::reply;
 use hippos_store::{
-    ClassCounter, Commit, Counter, Outcome, Platform, Reservation, StoreError, StoreMode,
+    Attempts, ClassCounter, Commit, Counter, Outcome, Platform, Reservation, StoreError, StoreMode,
 };
 
 use crate::command::events::Stored;
@@ -13,6 +13,9 @@ use crate::refusals::RefusalCounter;
 use crate::reply::meta::KeyBuffer;
 use crate::watchers::Kinds;
 use crate::Engine;
+
+/// The outcome of a store, and a reservation that was not stored.
+pub(crate) type Committed<'e, P> = (Result<Outcome, StoreError>, Option<Reservation<'e, P>>);
 
 impl<P: Platform> Engine<P> {
     /// Reports to the host that a store of `client` was refused.
@@ -56,26 +59,28 @@ impl<P: Platform> Engine<P> {
     }
 
     /// Stores for `client`, and counts the outcome of a compare-and-swap. A join whose result does not fit is not
-    /// stored.
-    pub(crate) fn commit(
-        &self,
+    /// stored. The reservation is returned as by [`Store::commit_within`](hippos_store::Store::commit_within).
+    pub(crate) fn commit<'e>(
+        &'e self,
         client: u32,
-        reservation: Reservation<'_, P>,
+        reservation: Reservation<'e, P>,
         commit: &Commit,
-    ) -> Result<Outcome, StoreError> {
+        attempts: &mut Attempts,
+    ) -> Committed<'e, P> {
         if self.watches(Kinds::FETCHERS.and(Kinds::MUTATIONS)) {
-            return self.commit_watched(client, reservation, commit);
+            return self.commit_watched(client, reservation, commit, attempts);
         }
-        self.commit_unwatched(client, reservation, commit)
+        self.commit_unwatched(client, reservation, commit, attempts)
     }
 
     #[cold]
-    fn commit_watched(
-        &self,
+    fn commit_watched<'e>(
+        &'e self,
         client: u32,
-        reservation: Reservation<'_, P>,
+        reservation: Reservation<'e, P>,
         commit: &Commit,
-    ) -> Result<Outcome, StoreError> {
+        attempts: &mut Attempts,
+    ) -> Committed<'e, P> {
         let mut key = KeyBuffer::new();
         let _ = key.extend_from_slice(reservation.key());
         let stored = Stored {
@@ -85,19 +90,29 @@ impl<P: Platform> Engine<P> {
             len: reservation.value_len(),
             expiry: reservation.expiry(),
         };
-        self.observe_change(client, &key, stored.hash);
-        let outcome = self.commit_unwatched(client, reservation, commit);
-        self.log_stored(client, &key, &stored, &outcome);
-        outcome
+        let watched = self.watches(Kinds::FETCHERS);
+        let found = watched.then(|| self.peek_seen(&key, stored.hash));
+        let committed = self.commit_unwatched(client, reservation, commit, attempts);
+        if attempts.short().is_none() {
+            if let Some(found) = found {
+                self.log_get(client, &key, found);
+            }
+            self.log_stored(client, &key, &stored, &committed.0);
+        }
+        committed
     }
 
-    fn commit_unwatched(
-        &self,
+    fn commit_unwatched<'e>(
+        &'e self,
         client: u32,
-        reservation: Reservation<'_, P>,
+        reservation: Reservation<'e, P>,
         commit: &Commit,
-    ) -> Result<Outcome, StoreError> {
-        let mut outcome = self.store.commit(reservation, commit);
+        attempts: &mut Attempts,
+    ) -> Committed<'e, P> {
+        let (mut outcome, back) = self.store.commit_within(reservation, commit, attempts);
+        if attempts.short().is_some() {
+            return (outcome, back);
+        }
         if let (Err(error), StoreMode::Append | StoreMode::Prepend) = (&outcome, commit.mode) {
             // memcached says NOT_STORED, and counts nothing.
             if *error == StoreError::OutOfMemory {
@@ -120,6 +135,6 @@ impl<P: Platform> Engine<P> {
                 _ => {}
             }
         }
-        outcome
+        (outcome, back)
     }
 }

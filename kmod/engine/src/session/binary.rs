@@ -6,8 +6,8 @@ use hippos_proto::binary::{op, Header, Status, FRONT_MAX, HEADER};
 use hippos_proto::reply::Out;
 use hippos_proto::{KEY_MAX, VERSION};
 use hippos_store::{
-    Arith, Arithmetic, Attempts, ClassCounter, Commit, Counter, Deleted, Item, Outcome, Platform,
-    StoreError, StoreMode,
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Item, Outcome, Platform, StoreError,
+    StoreMode,
 };
 
 use crate::command::TRIES;
@@ -339,11 +339,17 @@ impl<P: Platform> Session<'_, P> {
             ..Arith::default()
         };
         let hash = engine.store.hash(key);
-        let mut attempts = Attempts::new();
+        let mut attempts = self.attempts();
         for _ in 0..TRIES {
             let absent = exptime == u32::MAX;
-            engine.observe_change(self.number, key, hash);
-            match engine.arith(key, hash, &how, &mut attempts) {
+            if self.is_first_turn() {
+                engine.observe_change(self.number, key, hash);
+            }
+            let result = engine.arith(key, hash, &how, &mut attempts);
+            if self.parks(&attempts) {
+                return;
+            }
+            match result {
                 Ok(Arithmetic::Value { value, cas, .. }) => {
                     request.done(out, &value.to_be_bytes(), cas);
                 }
@@ -359,6 +365,7 @@ impl<P: Platform> Session<'_, P> {
                         }
                         // Another client created it first: count again.
                         Ok(_) => continue,
+                        Err(_) if self.parks(&attempts) => {}
                         Err(_) => {
                             engine.refused_memory(self.number);
                             let text = b"Out of memory allocating new item";

@@ -171,6 +171,7 @@ impl<P: Platform> Session<'_, P> {
                 return FeedStep::Park;
             }
             if matches!(step, FeedStep::Took(_)) {
+                self.waited = 0;
                 self.commands = self.commands.add_exact(1);
             }
             return step;
@@ -196,6 +197,7 @@ impl<P: Platform> Session<'_, P> {
         if core::mem::take(&mut self.park_requested) {
             return FeedStep::Park;
         }
+        self.waited = 0;
         self.commands = self.commands.add_exact(1);
         FeedStep::Took(consumed)
     }

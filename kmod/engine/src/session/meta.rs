@@ -5,7 +5,7 @@ use hippos_invariant::Exact;
 use hippos_proto::meta::{Command, MetaVerb};
 use hippos_proto::reply::{self, Out};
 use hippos_proto::StoreMode;
-use hippos_store::{Arithmetic, Attempts, ClassCounter, Counter, Hash, ItemSnapshot, Platform};
+use hippos_store::{Arithmetic, ClassCounter, Counter, Hash, ItemSnapshot, Platform};
 
 use crate::command::meta::{shows_old_ttl, Creation, MetaDeleted};
 use crate::command::TRIES;
@@ -32,7 +32,7 @@ impl<P: Platform> Session<'_, P> {
     fn meta_get(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
         let engine = self.engine;
         let times = engine.times(command);
-        let mut attempts = Attempts::new();
+        let mut attempts = self.attempts();
         for _ in 0..TRIES {
             let dead = {
                 let guard = engine.store.read();
@@ -64,7 +64,9 @@ impl<P: Platform> Session<'_, P> {
                 }
                 guard.take_dead()
             };
-            engine.observe_lookup(self.number, command.key(), Err(dead));
+            if self.is_first_turn() {
+                engine.observe_lookup(self.number, command.key(), Err(dead));
+            }
             let created = |seen| MetaHit {
                 key: command.key(),
                 value: wants_value(command, &seen),
@@ -88,6 +90,7 @@ impl<P: Platform> Session<'_, P> {
             let (cas, item) = match engine.meta_create(command, hash, times.now, &mut attempts) {
                 Creation::Created { cas, item, .. } => (cas, item),
                 Creation::NotAsked => break,
+                Creation::NoMemory if self.parks(&attempts) => return,
                 // To the client it is a miss like any other.
                 Creation::NoMemory => {
                     engine.refused_memory(self.number);
@@ -136,8 +139,13 @@ impl<P: Platform> Session<'_, P> {
     fn meta_delete(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
         let engine = self.engine;
         let key = command.key();
+        let mut attempts = self.attempts();
         let seen = engine.observe_change(self.number, key, hash);
-        let Ok(outcome) = engine.meta_delete(command, hash) else {
+        let outcome = engine.meta_delete(command, hash, &mut attempts);
+        if self.parks(&attempts) {
+            return;
+        }
+        let Ok(outcome) = outcome else {
             engine.refused_memory(self.number);
             out.put(reply::ARITH_OUT_OF_MEMORY);
             return;
@@ -193,10 +201,16 @@ impl<P: Platform> Session<'_, P> {
         let now = engine.store.now();
         let how = engine.meta_arith(command, decrement, now);
         let shows_old_ttl = shows_old_ttl(command);
-        let mut attempts = Attempts::new();
+        let mut attempts = self.attempts();
         for _ in 0..TRIES {
-            engine.observe_change(self.number, key, hash);
-            let status: &[u8] = match engine.arith(key, hash, &how, &mut attempts) {
+            if self.is_first_turn() {
+                engine.observe_change(self.number, key, hash);
+            }
+            let result = engine.arith(key, hash, &how, &mut attempts);
+            if self.parks(&attempts) {
+                return;
+            }
+            let status: &[u8] = match result {
                 Ok(Arithmetic::Value {
                     value,
                     cas,
@@ -218,6 +232,7 @@ impl<P: Platform> Session<'_, P> {
                             put_number(out, command, flags.initial, cas, ttl);
                             return;
                         }
+                        Creation::NoMemory if self.parks(&attempts) => return,
                         Creation::NoMemory => {
                             engine.refused_memory(self.number);
                             out.put(reply::VIVIFY_OUT_OF_MEMORY);

@@ -107,7 +107,7 @@ pub(super) struct Keys {
 /// A value being received.
 pub(super) struct PendingStore<'e, P: Platform> {
     pub(super) reservation: Reservation<'e, P>,
-    pub(super) _share: Share<'e>,
+    pub(super) share: Share<'e>,
     pub(super) commit: Commit,
     pub(super) reply: StoreReply,
     /// The bytes of the line end that have arrived.
@@ -136,7 +136,7 @@ impl<'e, P: Platform> PendingStore<'e, P> {
     ) -> Self {
         Self {
             reservation,
-            _share: share,
+            share,
             commit,
             reply,
             end: [0; 2],
@@ -225,7 +225,7 @@ pub struct Session<'e, P: Platform> {
     pub(super) may_park: bool,
     /// Number of values that it has begun to receive, or to send in pieces.
     pub(super) transfers: u32,
-    /// How long it has waited for a value's memory: see `upload.rs`.
+    /// How long the current command has waited for memory: see `upload.rs`.
     pub(super) waited: u32,
     /// The current command waits for memory.
     pub(super) park_requested: bool,
@@ -276,7 +276,8 @@ impl<'e, P: Platform> Session<'e, P> {
     pub fn transfer(&self) -> Option<(u32, usize)> {
         let moved = match (&self.sending, &self.state) {
             (Some(sending), _) => sending.sent,
-            (None, State::Data(data)) => data.reservation.written().len(),
+            // A value that waits to be joined has arrived.
+            (None, State::Data(data)) if self.waited == 0 => data.reservation.written().len(),
             _ => return None,
         };
         Some((self.transfers, moved))
@@ -306,7 +307,6 @@ impl<'e, P: Platform> Session<'e, P> {
         self.sending.is_some()
     }
 
-    /// The number of commands served since the last call.
     /// Counts that commands were left to a later turn. As in memcached the limit of a turn is meant: the rest of a
     /// value or of a reply, or a wait for memory, is none.
     pub(crate) fn note_yield(&self) {
@@ -318,6 +318,7 @@ impl<'e, P: Platform> Session<'e, P> {
         self.served
     }
 
+    /// The number of commands served since the last call.
     pub(crate) fn take_served(&mut self) -> u32 {
         core::mem::take(&mut self.served)
     }

@@ -115,6 +115,9 @@ impl<'e, P: Platform> Session<'e, P> {
         if out.room() < REPLY_HEADER_MAX {
             return FeedStep::Write;
         }
+        if core::mem::take(&mut self.park_requested) {
+            return FeedStep::Park;
+        }
         let State::Data(data) = &mut self.state else {
             return FeedStep::Took(0);
         };
@@ -140,52 +143,72 @@ impl<'e, P: Platform> Session<'e, P> {
         if let State::Data(data) = core::mem::replace(&mut self.state, State::Command) {
             self.complete(data, out);
         }
+        // The bytes that were taken are consumed first.
+        if taken == 0 && core::mem::take(&mut self.park_requested) {
+            return FeedStep::Park;
+        }
         FeedStep::Took(taken)
     }
 
-    /// Stores a value that is complete.
+    /// Stores a value that is complete. If there is no memory for joining it to another one, it stays the value that is
+    /// being received.
     fn complete(&mut self, data: PendingStore<'e, P>, out: &mut impl Out) {
         let PendingStore {
             reservation,
+            share,
             commit,
             reply,
             end,
-            ..
+            ended,
         } = data;
-        let store = &self.engine.store;
-        store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
+        let engine = self.engine;
+        if self.is_first_turn() {
+            let class = reservation.class();
+            engine.store.count_class(class, ClassCounter::CmdSet, 1);
+        }
+        if !matches!(reply, StoreReply::Binary(_)) && end != *b"\r\n" {
+            if !matches!(reply, StoreReply::Text { noreply: true }) {
+                out.put(reply::BAD_CHUNK);
+            }
+            return;
+        }
+        let mut key = KeyBuffer::new();
+        if let StoreReply::Meta(set) = &reply {
+            if set.wants_key() {
+                let _ = key.extend_from_slice(reservation.key());
+            }
+        }
+        let mut attempts = self.attempts();
+        let (outcome, back) = engine.commit(self.number, reservation, &commit, &mut attempts);
+        if let Some(reservation) = back.filter(|_| self.parks(&attempts)) {
+            self.state = State::Data(PendingStore {
+                reservation,
+                share,
+                commit,
+                reply,
+                end,
+                ended,
+            });
+            return;
+        }
+        self.waited = 0;
         match reply {
             StoreReply::Text { noreply } => {
-                let line = if end == *b"\r\n" {
-                    match self.engine.commit(self.number, reservation, &commit) {
-                        Ok(outcome) => stored(outcome),
-                        Err(error) => self.engine.refused(self.number, error),
-                    }
-                } else {
-                    reply::BAD_CHUNK
+                let line = match outcome {
+                    Ok(outcome) => stored(outcome),
+                    Err(error) => engine.refused(self.number, error),
                 };
                 if !noreply {
                     out.put(line);
                 }
             }
-            StoreReply::Meta(set) => {
-                if end != *b"\r\n" {
-                    out.put(reply::BAD_CHUNK);
-                    return;
-                }
-                let mut key = KeyBuffer::new();
-                if set.wants_key() {
-                    let _ = key.extend_from_slice(reservation.key());
-                }
-                match self.engine.commit(self.number, reservation, &commit) {
-                    Ok(outcome) => set.put(out, outcome, &key),
-                    Err(error) => out.put(self.engine.refused(self.number, error)),
-                }
-            }
+            StoreReply::Meta(set) => match outcome {
+                Ok(outcome) => set.put(out, outcome, &key),
+                Err(error) => out.put(engine.refused(self.number, error)),
+            },
             StoreReply::Binary(request) => {
-                let outcome = self.engine.commit(self.number, reservation, &commit);
                 if let Err(error) = outcome {
-                    self.engine.refused_binary(self.number, error);
+                    engine.refused_binary(self.number, error);
                 }
                 request.stored(outcome, out);
             }

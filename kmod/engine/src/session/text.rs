@@ -5,7 +5,7 @@ use hippos_invariant::Exact;
 use hippos_proto::meta;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::text::{self, TextRequest};
-use hippos_store::{Arith, Arithmetic, Attempts, ClassCounter, Counter, Deleted, Platform};
+use hippos_store::{Arith, Arithmetic, ClassCounter, Counter, Deleted, Platform};
 
 use crate::host_stats::Change;
 use crate::reply::event::DeleteCommand;
@@ -93,8 +93,15 @@ impl<P: Platform> Session<'_, P> {
 
     fn text_arith(&mut self, key: &[u8], how: &Arith, noreply: bool, out: &mut impl Out) {
         let hash = self.engine.store.hash(key);
-        self.engine.observe_change(self.number, key, hash);
-        match self.engine.arith(key, hash, how, &mut Attempts::new()) {
+        if self.is_first_turn() {
+            self.engine.observe_change(self.number, key, hash);
+        }
+        let mut attempts = self.attempts();
+        let result = self.engine.arith(key, hash, how, &mut attempts);
+        if self.parks(&attempts) {
+            return;
+        }
+        match result {
             Ok(Arithmetic::Value { value, .. }) if !noreply => {
                 out.put_decimal(value);
                 out.put(reply::CRLF);

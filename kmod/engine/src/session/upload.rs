@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Memory for values that are being received: their share of the memory limit, and waiting for it.
+//! Waiting for memory, and the share of the memory limit of values that are being received.
 
 use hippos_invariant::Exact;
-use hippos_store::{AllocError, Expiry, Hash, Item, Platform, Reservation, StoreError};
+use hippos_store::{AllocError, Attempts, Expiry, Hash, Item, Platform, Reservation, StoreError};
 
 use crate::refusals::RefusalCounter;
 use crate::session::state::Session;
@@ -19,7 +19,7 @@ const PIN_FREE: usize = 64 << 10;
 const SMALL: usize = 3;
 const LARGE: usize = 2;
 
-/// A session's budget for waiting for one value's memory. Each turn costs one of the amounts below.
+/// A session's budget for waiting for one command's memory. Each turn costs one of the amounts below.
 const WAIT: u32 = 512;
 /// Other values in transit use all memory that such values may have.
 const FULL: u32 = 1;
@@ -27,6 +27,14 @@ const FULL: u32 = 1;
 const SOON: u32 = 4;
 /// The store expects no slot to become free.
 const NOTHING: u32 = 32;
+
+fn cost(short: AllocError) -> u32 {
+    match short {
+        AllocError::TooLarge => WAIT,
+        AllocError::Retry => SOON,
+        AllocError::Exhausted => NOTHING,
+    }
+}
 
 impl<P: Platform> Engine<P> {
     /// Whether another value may be received. One alone is always accepted.
@@ -59,6 +67,32 @@ impl<P: Platform> Engine<P> {
 }
 
 impl<'e, P: Platform> Session<'e, P> {
+    /// The attempts of this turn of a command that makes an item from another one, or creates one: `append`, `incr` and
+    /// the like.
+    pub(super) fn attempts(&self) -> Attempts {
+        if self.may_park {
+            Attempts::one_turn(self.waited.add_exact(NOTHING) >= WAIT)
+        } else {
+            Attempts::new()
+        }
+    }
+
+    /// Whether the session has to wait for memory after these attempts. Then the command has no effect yet, and is
+    /// served again.
+    pub(super) fn parks(&mut self, attempts: &Attempts) -> bool {
+        let Some(short) = attempts.short() else {
+            return false;
+        };
+        self.waited = self.waited.add_exact(cost(short));
+        self.park_requested = true;
+        true
+    }
+
+    /// Whether the command is served for the first time, and not again after it had to wait.
+    pub(super) fn is_first_turn(&self) -> bool {
+        self.waited == 0
+    }
+
     /// Memory for a value that will be received. `None` if the session has to wait for it: then the command has no
     /// effect yet.
     pub(super) fn reserve_upload(
@@ -77,9 +111,7 @@ impl<'e, P: Platform> Session<'e, P> {
         } else if self.may_park {
             match store.try_reserve(key, hash, flags, expiry, len) {
                 Ok(new) => return Some(Ok(self.begin(new))),
-                Err(short @ AllocError::TooLarge) => (short, WAIT),
-                Err(short @ AllocError::Retry) => (short, SOON),
-                Err(short @ AllocError::Exhausted) => (short, NOTHING),
+                Err(short) => (short, cost(short)),
             }
         } else {
             let new = store.reserve(key, hash, flags, expiry, len);
@@ -90,12 +122,10 @@ impl<'e, P: Platform> Session<'e, P> {
             self.park_requested = true;
             return None;
         }
-        self.waited = 0;
         Some(Err(store.refused(short, key.len(), len)))
     }
 
     fn begin(&mut self, new: Reservation<'e, P>) -> (Reservation<'e, P>, Share<'e>) {
-        self.waited = 0;
         self.transfers = self.transfers.wrapping_add(1);
         let share = self.engine.uploads.share(new.footprint());
         (new, share)

@@ -218,7 +218,7 @@ impl<P: Platform> Store<P> {
         let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
             self.alloc(class, hash, &mut attempts.budget)
         });
-        new.map_err(|short| self.refused(short, key.len(), value_len))
+        new.map_err(|short| self.short_of(short, key.len(), value_len, attempts))
     }
 
     /// Like [`Store::reserve`], as one turn among others: it sleeps for at most one grace period. When the error is not
@@ -253,6 +253,21 @@ impl<P: Platform> Store<P> {
             Ok(slot)
         });
         new.ok()
+    }
+
+    /// The error of a command that got no slot, counted if it is final.
+    pub(super) fn short_of(
+        &self,
+        short: AllocError,
+        key_len: usize,
+        value_len: usize,
+        attempts: &mut Attempts,
+    ) -> StoreError {
+        if attempts.end(short) {
+            self.refused(short, key_len, value_len)
+        } else {
+            short.into()
+        }
     }
 
     /// Counts that an item was refused, and returns the error for the reason.

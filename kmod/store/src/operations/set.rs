@@ -16,6 +16,7 @@ use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
 
+use super::attempts::Attempts;
 use super::commit::{Commit, Deleted, Outcome, StoreError, StoredItem};
 use super::reservation::Reservation;
 
@@ -64,14 +65,27 @@ impl<P: Platform> Store<P> {
         reservation: Reservation<'_, P>,
         commit: &Commit,
     ) -> Result<Outcome, StoreError> {
+        self.commit_within(reservation, commit, &mut Attempts::new())
+            .0
+    }
+
+    /// Like [`commit`](Self::commit), within these attempts. A reservation that was not stored is returned; `Append` and
+    /// `Prepend` return it if they joined it to another one, too.
+    #[inline]
+    pub fn commit_within<'s>(
+        &'s self,
+        reservation: Reservation<'s, P>,
+        commit: &Commit,
+        attempts: &mut Attempts,
+    ) -> (Result<Outcome, StoreError>, Option<Reservation<'s, P>>) {
         let mut new = reservation;
         if new.remaining() != 0 {
             new.pad(0);
         }
         match commit.mode {
-            StoreMode::Append | StoreMode::Prepend => self.join(new, commit),
+            StoreMode::Append | StoreMode::Prepend => self.join(new, commit, attempts),
             StoreMode::Set | StoreMode::Add | StoreMode::Replace => {
-                self.store_reservation(new, commit).0
+                self.store_reservation(new, commit)
             }
         }
     }

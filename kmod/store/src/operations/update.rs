@@ -102,7 +102,7 @@ impl<P: Platform> Store<P> {
                     let Some(slot) = self.alloc_fast(class, hash) else {
                         drop(guard);
                         let slot = self.alloc_slow(class, hash, &mut attempts.budget);
-                        let refused = |short| self.refused(short, key.len(), len);
+                        let refused = |short| self.short_of(short, key.len(), len, attempts);
                         let slot = slot.map_err(refused).map_err(UpdateError::Error)?;
                         spare = Some(Reservation::new(self, slot, key, hash, len));
                         continue;
@@ -168,23 +168,22 @@ impl<P: Platform> Store<P> {
         Err(UpdateError::Contended)
     }
 
-    /// Append and prepend.
-    pub(super) fn join(
-        &self,
-        part: Reservation<'_, P>,
+    /// Append and prepend. A part that was not stored is returned.
+    pub(super) fn join<'s>(
+        &'s self,
+        part: Reservation<'s, P>,
         commit: &Commit,
-    ) -> Result<Outcome, StoreError> {
-        let store = part.store;
+        attempts: &mut Attempts,
+    ) -> (Result<Outcome, StoreError>, Option<Reservation<'s, P>>) {
         let mut part = part;
         let change = Change {
             compare: commit.compare.filter(|cas| *cas != 0),
             new_cas: commit.new_cas,
             expiry: None,
         };
-        let mut attempts = Attempts::new();
         // Each round takes an attempt.
         loop {
-            let made = store.update(part.key(), part.hash, &change, &mut attempts, |old, new| {
+            let made = self.update(part.key(), part.hash, &change, attempts, |old, new| {
                 if let Some(new) = new {
                     let (first, second) = match commit.mode {
                         StoreMode::Prepend => (part.written(), old.value()),
@@ -197,7 +196,7 @@ impl<P: Platform> Store<P> {
                 // It counts as a new item.
                 Ok::<_, ()>((len, BINARY_KEY))
             });
-            return match made {
+            let outcome = match made {
                 Ok(made) => Ok(Outcome::Stored {
                     cas: made.cas,
                     item: made.item,
@@ -212,17 +211,18 @@ impl<P: Platform> Store<P> {
                         mode: StoreMode::Add,
                         ..*commit
                     };
-                    match store.store_reservation(part, &add) {
+                    match self.store_reservation(part, &add) {
                         (Ok(Outcome::NotStored), Some(back)) => {
                             part = back;
-                            store.platform.cond_resched();
+                            self.platform.cond_resched();
                             continue;
                         }
-                        (result, _) => result,
+                        result => return result,
                     }
                 }
                 Err(UpdateError::Missing) => Ok(Outcome::NotStored),
             };
+            return (outcome, Some(part));
         }
     }
 
