@@ -270,15 +270,19 @@ impl Fleet {
         }
         if let Some(program) = nutcracker {
             let file = dir.join("nutcracker.yml");
-            let nodes = fleet.list(&memcacheds, |node| format!("\"{node}:1\""));
+            // It takes lists in lines of their own only.
+            let nodes = fleet.list(&memcacheds, |node| format!("\n   - {node}:1"));
+            let nodes = nodes.replace(", ", "");
             let address = free_address()?;
             let pool = format!("pool:\n  listen: {address}\n  hash: md5\n  distribution: ketama\n");
-            fs::write(&file, format!("{pool}  servers: [{nodes}]\n"))?;
+            fs::write(&file, format!("{pool}  servers:{nodes}\n"))?;
             let mut proxy = Command::new(program);
             let statistics = free_address()?.port().to_string();
             proxy
                 .args(["-a", "127.0.0.1", "-s", &statistics, "-c"])
-                .arg(&file);
+                .arg(&file)
+                .arg("-o")
+                .arg(dir.join("nutcracker.log"));
             let proxy = fleet.run(proxy, address)?;
             fleet.add(NUTCRACKER, &memcacheds, &[proxy], None);
         } else {
