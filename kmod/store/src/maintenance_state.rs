@@ -28,6 +28,8 @@ pub(crate) struct MaintenanceState {
     pub(crate) crawl_epoch: AtomicU32,
     /// When the reserves were last lowered.
     pub(crate) lowered: AtomicU32,
+    /// When the classes' spare slabs were last counted.
+    pub(crate) spare_counted: AtomicU32,
     /// When a refusal of the platform was last forgotten.
     pub(crate) asked_again: AtomicU32,
     /// Recent events of each class.
@@ -104,6 +106,7 @@ impl MaintenanceState {
             crawl_started: AtomicU32::new(0),
             crawl_epoch: AtomicU32::new(0),
             lowered: AtomicU32::new(0),
+            spare_counted: AtomicU32::new(0),
             asked_again: AtomicU32::new(0),
             recent_usage: core::array::from_fn(|_| RecentUsage::default()),
         }

@@ -235,7 +235,17 @@ fn full_of_small(blocks: usize) -> (Store<Counted>, Vec<String>) {
     (store, keys)
 }
 
-const LARGE: [u8; BLOCK * 3 / 4] = [2; BLOCK * 3 / 4];
+/// Maintenance for ten seconds, the last of which finds what was not used since the one before.
+fn maintain(store: &Store<Counted>, since: u32) {
+    for second in since..since + 10 {
+        store.tick(second, 1_700_000_000 + i64::from(second));
+        (0..1000).for_each(|_| {
+            store.maintain();
+        });
+    }
+}
+
+static LARGE: [u8; BLOCK * 3 / 4] = [2; BLOCK * 3 / 4];
 
 /// The keys that have an item.
 fn found<'k>(store: &Store<Counted>, keys: &[&'k str]) -> Vec<&'k str> {
@@ -253,9 +263,7 @@ fn slabs_that_other_classes_have_emptied_are_used_before_an_item_is_evicted() {
     let (store, _) = full_of_small(16);
     store.tick(200, 1_700_000_100);
     store.flush(0);
-    (0..10_000).for_each(|_| {
-        store.maintain();
-    });
+    maintain(&store, 200);
     let large = ["large-1", "large-2", "large-3"];
     for key in large {
         set(&store, key.as_bytes(), &LARGE).unwrap();
@@ -291,9 +299,7 @@ fn a_reserve_is_not_refilled_by_eviction_while_another_class_has_an_empty_slab()
     }
     store.tick(200, 1_700_000_100);
     store.flush(0);
-    (0..10_000).for_each(|_| {
-        store.maintain();
-    });
+    maintain(&store, 200);
     let evicted = || store.classes_counted(ClassCounter::Evicted);
     let before = evicted();
     for key in &medium {
@@ -302,4 +308,31 @@ fn a_reserve_is_not_refilled_by_eviction_while_another_class_has_an_empty_slab()
     let keys: Vec<_> = medium.iter().map(String::as_str).collect();
     assert_eq!(found(&store, &keys), keys);
     assert_eq!(evicted(), before);
+}
+
+/// A class keeps the slabs that it works with: other classes take an empty one that it has not used between two counts.
+#[test]
+fn an_empty_slab_is_taken_only_when_its_class_has_not_used_it_for_a_second() {
+    let (store, _) = full_of_small(16);
+    set(&store, b"large", &LARGE).unwrap();
+    let large = {
+        let guard = store.read();
+        let found = store.get(&guard, b"large", store.hash(b"large"));
+        found.unwrap().class()
+    };
+    let slabs = || store.class(large).unwrap().slabs;
+    let write_small = |round: u32| {
+        for i in 0..4000 {
+            set(&store, format!("next-{round}-{i}").as_bytes(), &[1; 40]).unwrap();
+        }
+    };
+    // So many reads that maintenance moves no slab of the class by itself.
+    store.count_class(large, ClassCounter::GetHits, 1 << 40);
+    store.delete(b"large", store.hash(b"large"), None);
+    for (second, kept) in [(200, 1), (201, 0)] {
+        store.tick(second, 1_700_000_100);
+        store.maintain();
+        write_small(second);
+        assert_eq!(slabs(), kept, "second {second}");
+    }
 }

@@ -118,6 +118,7 @@ impl<P: Platform> Store<P> {
                 size: of.size(),
                 slots_per_slab: of.slots_per_slab(),
                 slabs: of.slabs(),
+                spare: of.spare.load(Relaxed),
                 free: of.free(),
                 reserve: of.reserve.load(Relaxed),
                 pressure: of.pressure.load(Relaxed),
@@ -225,8 +226,28 @@ impl<P: Platform> Store<P> {
         DrainResult::Waiting
     }
 
-    /// One step towards taking a slab of another class for a class that has nothing to evict. No lock or section is held; does not
-    /// sleep.
+    /// Gives a spare slab of another class back to the pool, after a grace period, so that no item has to be evicted.
+    /// False if there is none. No lock or section is held; sleeps.
+    #[cold]
+    pub(crate) fn move_spare_slab(&self, class: usize) -> bool {
+        let Some(id) = self.slabs.take_spare(&self.pool, class) else {
+            return false;
+        };
+        // The crawler and walks may still look at its slots.
+        self.wait();
+        self.count(Counter::Moves, 1);
+        if let Some(block) = self.pool.get(id) {
+            let from = u32::from(block.class.load(Relaxed)).add_exact(1);
+            let to = class.add_exact(1) as u32;
+            self.platform.trace_slab_moved(from, to);
+        }
+        // SAFETY: all its slots are free, none can be allocated, and a grace period has passed.
+        unsafe { self.pool.free_block(&self.platform, id) };
+        true
+    }
+
+    /// One step towards taking a slab of another class for a class that has nothing to evict. No lock or section is
+    /// held; does not sleep.
     #[cold]
     pub(crate) fn steal(&self, class: usize) -> StealResult {
         if self.maintenance.busy.swap(true, Acquire) {

@@ -45,10 +45,16 @@ impl<P: Platform> Store<P> {
         let there = of.free().add_exact(u64::from(of.retired.load(Relaxed)));
         let there = u32::try_from(there).unwrap_or(u32::MAX);
         let deficit = of.reserve.load(Relaxed).saturating_sub(there);
-        if deficit != 0 && (self.pool.available() != 0 || self.slabs.empty() != 0) {
+        if deficit != 0 && (self.pool.available() != 0 || self.has_spare_slab(of)) {
             return 0;
         }
         deficit
+    }
+
+    /// Whether a class may take a slab from another one.
+    #[inline]
+    pub(crate) fn has_spare_slab(&self, of: &Class<P::Lock>) -> bool {
+        self.slabs.spare_for(of) != 0 && self.pool.held() <= self.pool.allowed()
     }
 
     /// Evicts up to `want` items of a class and returns how many it evicted. No lock or section is held; may sleep.

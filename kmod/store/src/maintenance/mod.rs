@@ -58,6 +58,7 @@ impl<P: Platform> Store<P> {
             SOON_MS
         };
         self.collect_retired();
+        self.count_spare_slabs();
         self.refill_reserves();
         for step in [self.resize_index(), self.rebalance_slabs(), self.crawl()] {
             next_ms = next_ms.min(step);
@@ -117,7 +118,7 @@ impl<P: Platform> Store<P> {
 
     /// The most bytes of blocks that may be held now: less than the limit while the platform is short of memory.
     pub fn allowed(&self) -> usize {
-        let blocks = self.pool.allowed();
+        let blocks = self.pool.budget();
         blocks.mul_exact(self.pool.block_size())
     }
 
@@ -130,6 +131,16 @@ impl<P: Platform> Store<P> {
     pub(crate) fn slot_size(&self, slot: Slot) -> usize {
         let of = self.slabs.get(slot.class());
         of.map_or(0, |of| of.size() as usize)
+    }
+
+    /// Counts the classes' spare slabs once a second.
+    fn count_spare_slabs(&self) {
+        let now = self.now();
+        if self.maintenance.spare_counted.swap(now, Relaxed) != now {
+            for of in self.slabs.classes().iter().filter(|of| of.slabs() != 0) {
+                self.slabs.count_spare(&self.pool, of);
+            }
+        }
     }
 
     fn refill_reserves(&self) {
@@ -147,7 +158,8 @@ impl<P: Platform> Store<P> {
             let low = of.low_water.fetch_min(free, Relaxed).min(free);
             if lower {
                 // Reserved slots that were never used are not needed.
-                of.reserve.store(reserve.saturating_sub(low / 2), Relaxed);
+                of.reserve
+                    .store(reserve.saturating_sub(low.div_ceil(2)), Relaxed);
                 of.low_water.store(u32::MAX, Relaxed);
             }
             let deficit = self.reserve_deficit(of) as usize;

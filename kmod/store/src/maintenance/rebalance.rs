@@ -20,6 +20,8 @@ pub(super) struct ClassStats {
     pub(super) size: u32,
     pub(super) slots_per_slab: u32,
     pub(super) slabs: u32,
+    /// Slabs that it does not use.
+    pub(super) spare: u32,
     /// Free slots, and the number of them that should stay free.
     pub(super) free: u64,
     pub(super) reserve: u32,
@@ -50,7 +52,7 @@ impl ClassStats {
     }
 
     /// Whether more than a slab's worth of slots is free.
-    fn has_spare_slab(&self) -> bool {
+    fn has_free_slab(&self) -> bool {
         self.free > u64::from(self.slots_per_slab).add_exact(u64::from(self.reserve))
     }
 }
@@ -91,7 +93,7 @@ impl Purpose {
 }
 
 /// The class that makes the least use of its slabs, apart from the receiver and the classes in the mask `except`: one
-/// that has more than a slab's worth of free slots, or the one to which a slab is worth least.
+/// that has a spare slab, one that has more than a slab's worth of free slots, or the one to which a slab is worth least.
 pub(super) fn pick_victim(
     classes: impl Iterator<Item = ClassStats> + Clone,
     purpose: Purpose,
@@ -103,7 +105,8 @@ pub(super) fn pick_victim(
             .clone()
             .filter(|of| of.slabs != 0 && Some(of.class) != receiver && except & bit(of.class) == 0)
     };
-    if let Some(victim) = candidates().find(ClassStats::has_spare_slab) {
+    let spare = || candidates().find(|of| of.spare != 0);
+    if let Some(victim) = spare().or_else(|| candidates().find(ClassStats::has_free_slab)) {
         return Some(victim.class);
     }
     // Compares the worth per slab of two classes, by cross-multiplication.
@@ -185,7 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn victim_is_first_a_class_with_a_free_slab() {
+    fn victim_is_first_a_class_with_a_spare_slab() {
+        let mut unused = class(2, 1000, 0);
+        unused.spare = 1;
+        let mut scattered = class(2, 0, 0);
+        scattered.free = 41;
+        assert_eq!(
+            victim(&[class(2, 0, 0), scattered, unused], None, 0),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn victim_is_then_a_class_with_a_slabs_worth_of_free_slots() {
         let mut spare = class(2, 1000, 0);
         spare.free = 41;
         assert_eq!(victim(&[class(2, 0, 0), spare], None, 0), Some(1));

@@ -29,6 +29,8 @@ pub(crate) struct Class<L> {
     pub(crate) free: AtomicU64,
     /// Slabs. Written under the lock.
     pub(crate) slabs: AtomicU32,
+    /// Slabs without slots in use that other classes may take. Written under the lock.
+    pub(crate) spare: AtomicU32,
     /// Slots that wait for a grace period, except those that wait only for their pins.
     pub(crate) retired: AtomicU32,
     /// The number of slots that the store tries to keep free, or about to be freed.
@@ -49,6 +51,9 @@ pub(crate) struct ClassState {
     pub(crate) partial: u32,
     /// The first slab without slots in use.
     pub(crate) empty: u32,
+    /// How many there are of these, and how few there have been since [`Slabs::count_spare`](super::slab::Slabs::count_spare).
+    pub(crate) empties: u32,
+    pub(crate) least_empties: u32,
     /// The slots that were freed last. Their slabs count them as used, so that freeing does not touch the slabs' heads,
     /// all of which map to the same sets of the CPU's caches.
     pub(crate) magazine: Magazine,
@@ -102,6 +107,7 @@ impl<L: RawLock> Class<L> {
             slots,
             free: AtomicU64::new(0),
             slabs: AtomicU32::new(0),
+            spare: AtomicU32::new(0),
             retired: AtomicU32::new(0),
             reserve: AtomicU32::new(0),
             low_water: AtomicU32::new(u32::MAX),
@@ -114,6 +120,8 @@ impl<L: RawLock> Class<L> {
                 },
                 partial: NONE,
                 empty: NONE,
+                empties: 0,
+                least_empties: 0,
                 magazine: Magazine::new(),
                 draining: 0,
                 failed: 0,

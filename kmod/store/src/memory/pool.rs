@@ -75,7 +75,7 @@ pub(crate) struct Block {
     /// Neighbours in the ring of the class's slabs.
     pub(crate) ring_next: AtomicU32,
     pub(crate) ring_prev: AtomicU32,
-    /// Neighbours in the list of the class's slabs that have free slots.
+    /// Neighbours in the list of the class's partial slabs, or of its empty ones.
     pub(crate) list_next: AtomicU32,
     pub(crate) list_prev: AtomicU32,
     /// The first free slot, in units of 8 bytes from the block's start; 0 for none.
@@ -238,11 +238,20 @@ impl<L: RawLock> Pool<L> {
         self.limit.store(blocks.min(self.blocks.len()), Relaxed);
     }
 
-    /// The most blocks that may be held now: the limit, or less while the platform is short of memory or has refused a
-    /// block.
+    /// The limit, or less while the platform is short of memory.
+    pub(crate) fn budget(&self) -> usize {
+        self.limit().min(self.ceiling.load(Relaxed))
+    }
+
+    /// The most blocks that may be held now: the budget, or as many as are held while the platform refuses a further
+    /// one.
     pub(crate) fn allowed(&self) -> usize {
-        let ceiling = self.ceiling.load(Relaxed);
-        self.limit().min(ceiling).min(self.refused.load(Relaxed))
+        let refused = self.refused.load(Relaxed);
+        if refused == usize::MAX {
+            return self.budget();
+        }
+        // Another thread may have got a block, or returned one, since.
+        self.budget().min(refused.max(self.held()))
     }
 
     /// Lets the platform be asked again for a block that it has refused.

@@ -58,8 +58,8 @@ pub(crate) struct Slabs<L> {
     /// The bits of a slot's number that identify it within its slab.
     bits: u32,
     ghosts: Option<Ghosts>,
-    /// Slabs without slots in use, of all classes. Written under the lock of the slab's class.
-    empty: AtomicU32,
+    /// The sum of the classes' spare slabs.
+    spare: AtomicU32,
 }
 
 impl<L: RawLock> Slabs<L> {
@@ -113,7 +113,7 @@ impl<L: RawLock> Slabs<L> {
             eviction,
             bits,
             ghosts: ghosts.map(Draft::keep),
-            empty: AtomicU32::new(0),
+            spare: AtomicU32::new(0),
         };
         Some(Draft::new(platform, slabs))
     }
@@ -256,6 +256,9 @@ impl<L: RawLock> Slabs<L> {
             if failures == 0 {
                 state.failed = state.failed.add_exact(1);
             }
+            if block.used.load(Relaxed) == 0 {
+                Self::clear_drain_failures(&mut state, block);
+            }
         }
         pool.set_use(block, Use::Slab);
         // Insert it into the ring behind the hand: the hand reaches it last.
@@ -280,7 +283,7 @@ impl<L: RawLock> Slabs<L> {
             }
         }
         if self.has_free(of, block) {
-            self.list_slab(pool, &mut state, id, block);
+            Self::list_slab(pool, &mut state, id, block);
         }
         of.slabs.fetch_add(1, Relaxed);
         let free = of.slots.sub_exact(block.used.load(Relaxed));
@@ -299,9 +302,9 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Adds a slab that has free slots to the front of its list: that of the partial slabs or of the empty ones.
-    fn list_slab(&self, pool: &Pool<L>, state: &mut ClassState, id: u32, block: &Block) {
+    fn list_slab(pool: &Pool<L>, state: &mut ClassState, id: u32, block: &Block) {
         let list = if block.used.load(Relaxed) == 0 {
-            self.empty.fetch_add(1, Relaxed);
+            state.empties = state.empties.add_exact(1);
             &mut state.empty
         } else {
             &mut state.partial
@@ -315,9 +318,11 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Removes a slab from its list. Called before its number of used slots changes.
-    fn unlist_slab(&self, pool: &Pool<L>, state: &mut ClassState, block: &Block) {
+    fn unlist_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut ClassState, block: &Block) {
         let list = if block.used.load(Relaxed) == 0 {
-            let _ = self.empty.fetch_sub(1, Relaxed).sub_exact(1);
+            state.empties = state.empties.sub_exact(1);
+            state.least_empties = state.least_empties.min(state.empties);
+            self.set_spare(of, of.spare.load(Relaxed).min(state.empties));
             &mut state.empty
         } else {
             &mut state.partial
@@ -385,7 +390,7 @@ impl<L: RawLock> Slabs<L> {
             slot
         } else {
             let carved = block.carved.load(Relaxed);
-            // SAFETY: a partial slab has a free slot or space for one more, and no slot was carved there before.
+            // SAFETY: a listed slab has a free slot or space for one more, and no slot was carved there before.
             let slot = unsafe { Slot::carve(at.add(carved as usize)) };
             // Loops over the slab's slots stop at this offset.
             block.carved.store(carved.add_exact(of.size()), Release);
@@ -394,11 +399,11 @@ impl<L: RawLock> Slabs<L> {
         let used = block.used.load(Relaxed);
         let has_free = self.has_free(of, block);
         if used == 0 || !has_free {
-            self.unlist_slab(pool, state, block);
+            self.unlist_slab(pool, of, state, block);
         }
         block.used.store(used.add_exact(1), Relaxed);
         if used == 0 && has_free {
-            self.list_slab(pool, state, id, block);
+            Self::list_slab(pool, state, id, block);
         }
         Some(slot)
     }
@@ -424,7 +429,7 @@ impl<L: RawLock> Slabs<L> {
         let used = block.used.load(Relaxed).sub_exact(1);
         let in_use = block.usage() == Use::Slab;
         if in_use && had && used == 0 {
-            self.unlist_slab(pool, state, block);
+            self.unlist_slab(pool, of, state, block);
         }
         block.used.store(used, Relaxed);
         if !in_use {
@@ -434,7 +439,7 @@ impl<L: RawLock> Slabs<L> {
             Self::clear_drain_failures(state, block);
         }
         if !had || used == 0 {
-            self.list_slab(pool, state, id, block);
+            Self::list_slab(pool, state, id, block);
         }
         true
     }
@@ -512,11 +517,13 @@ impl<L: RawLock> Slabs<L> {
         let Some(block) = pool.get(id) else {
             return false;
         };
-        let Some(of) = self.get(usize::from(block.class.load(Relaxed))) else {
+        let class = block.class.load(Relaxed);
+        let Some(of) = self.get(usize::from(class)) else {
             return false;
         };
         let mut state = of.state.lock();
-        if block.usage() != Use::Slab {
+        // A writer may have taken it from this class meanwhile.
+        if block.usage() != Use::Slab || block.class.load(Relaxed) != class {
             return false;
         }
         // From here on freed slots return to their slabs at once, until this one is empty.
@@ -540,7 +547,7 @@ impl<L: RawLock> Slabs<L> {
         of.free.store(of.free().sub_exact(u64::from(free)), Relaxed);
         let _ = of.slabs.fetch_sub(1, Relaxed).sub_exact(1);
         if self.has_free(of, block) {
-            self.unlist_slab(pool, state, block);
+            self.unlist_slab(pool, of, state, block);
         }
         let (before, after) = (block.ring_prev.load(Relaxed), block.ring_next.load(Relaxed));
         if let (Some(b), Some(a)) = (pool.get(before), pool.get(after)) {
@@ -556,27 +563,54 @@ impl<L: RawLock> Slabs<L> {
         }
     }
 
-    /// The number of slabs without slots in use.
-    #[inline]
-    pub(crate) fn empty(&self) -> u32 {
-        self.empty.load(Relaxed)
+    /// Changes the number of a class's spare slabs. Its lock is held.
+    fn set_spare(&self, of: &Class<L>, spare: u32) {
+        let before = of.spare.swap(spare, Relaxed);
+        if spare >= before {
+            self.spare.fetch_add(spare.sub_exact(before), Relaxed);
+        } else {
+            self.spare.fetch_sub(before.sub_exact(spare), Relaxed);
+        }
     }
 
-    /// Takes a slab without slots in use from a class other than `class` that keeps its reserve without it. Sections
-    /// that begin from here on do not look into it.
-    pub(crate) fn take_empty(&self, pool: &Pool<L>, class: usize) -> Option<u32> {
+    /// Counts the spare slabs of a class: those without slots in use that it has not used since the last call, and needs
+    /// for no reserve.
+    pub(crate) fn count_spare(&self, pool: &Pool<L>, of: &Class<L>) {
+        let beyond_reserve = of
+            .free()
+            .saturating_sub(u64::from(of.reserve.load(Relaxed)));
+        let most = beyond_reserve.checked_div(u64::from(of.slots)).unwrap_or(0) as u32;
+        let mut state = of.state.lock();
+        if most != 0 {
+            // Slabs whose free slots are in the magazine count as used.
+            self.flush_magazine(pool, of, &mut state);
+        }
+        self.set_spare(of, state.least_empties.min(most));
+        state.least_empties = state.empties;
+    }
+
+    /// The number of slabs that a class may take from the others.
+    #[inline]
+    pub(crate) fn spare_for(&self, of: &Class<L>) -> u32 {
+        self.spare
+            .load(Relaxed)
+            .saturating_sub(of.spare.load(Relaxed))
+    }
+
+    /// Takes a spare slab from a class other than `class`. Sections that begin from here on do not look into it.
+    pub(crate) fn take_spare(&self, pool: &Pool<L>, class: usize) -> Option<u32> {
         let others = self.classes.iter().enumerate();
         others
-            .filter(|(other, of)| {
-                let needed = u64::from(of.slots).add_exact(u64::from(of.reserve.load(Relaxed)));
-                *other != class && of.free() >= needed
-            })
+            .filter(|(other, of)| *other != class && of.spare.load(Relaxed) != 0)
             .find_map(|(_, of)| {
                 let mut state = of.state.lock();
-                self.flush_magazine(pool, of, &mut state);
+                // Since it was loaded, the class may have used it.
+                let spare = of.spare.load(Relaxed).checked_sub(1)?;
                 let id = state.empty;
                 let block = pool.get(id)?;
+                self.set_spare(of, spare);
                 self.detach(pool, of, &mut state, id, block);
+                Self::clear_drain_failures(&mut state, block);
                 pool.set_use(block, Use::Taken);
                 Some(id)
             })

@@ -3,7 +3,6 @@
 
 use hippos_invariant::Exact;
 
-use crate::counters::Counter;
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::maintenance::drain::StealResult;
@@ -134,7 +133,7 @@ impl<P: Platform> Store<P> {
             self.wait_grace_period(budget)?;
         }
         let mut raised = false;
-        let mut looked_for_empty = false;
+        let mut looked_for_spare = false;
         loop {
             self.collect_retired();
             if let Some(slot) = self.slabs.alloc_slot(&self.pool, class, hash) {
@@ -152,10 +151,11 @@ impl<P: Platform> Store<P> {
             }
             let coming = of.retired.load(Relaxed);
             let want = of.reserve.load(Relaxed).max(1).saturating_sub(coming);
-            if want != 0 && budget.grace_waits != 0 && !looked_for_empty {
+            if want != 0 && budget.grace_waits != 0 && !looked_for_spare {
                 // Once, since another writer may get the slab.
-                looked_for_empty = true;
-                if self.move_empty_slab(class, budget) {
+                looked_for_spare = true;
+                if self.has_spare_slab(of) && self.move_spare_slab(class) {
+                    budget.grace_waits = budget.grace_waits.sub_exact(1);
                     continue;
                 }
             }
@@ -180,29 +180,6 @@ impl<P: Platform> Store<P> {
                 },
             }
         }
-    }
-
-    /// Gives a slab of another class that has no slots in use back to the pool, after a grace period, so that no item
-    /// has to be evicted. False if there is none.
-    fn move_empty_slab(&self, class: usize, budget: &mut RetryBudget) -> bool {
-        if self.pool.held() > self.pool.allowed() {
-            return false;
-        }
-        let Some(id) = self.slabs.take_empty(&self.pool, class) else {
-            return false;
-        };
-        budget.grace_waits = budget.grace_waits.sub_exact(1);
-        // The crawler and walks may still look at its slots.
-        self.wait();
-        self.count(Counter::Moves, 1);
-        if let Some(block) = self.pool.get(id) {
-            let from = u32::from(block.class.load(Relaxed)).add_exact(1);
-            let to = class.add_exact(1) as u32;
-            self.platform.trace_slab_moved(from, to);
-        }
-        // SAFETY: all its slots are free, none can be allocated, and a grace period has passed.
-        unsafe { self.pool.free_block(&self.platform, id) };
-        true
     }
 
     /// Increases a class's reserve.
