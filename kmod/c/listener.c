@@ -73,7 +73,7 @@ void hippos_listener_watch(struct sock *sk, void (*data_ready)(struct sock *sk))
 	sk->sk_data_ready = data_ready;
 }
 
-/* Removes what a socket has inherited from a watched listener: the callback and the watch. */
+/* Removes the callback and the watch that a socket has inherited from its listener. */
 static void unwatch_copy(struct sock *sk)
 {
 	write_lock_bh(&sk->sk_callback_lock);

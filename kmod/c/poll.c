@@ -25,6 +25,7 @@
 #include <linux/kthread.h>
 #include <linux/net.h>
 #include <linux/sched.h>
+#include <net/inet_sock.h>
 #include <net/sock.h>
 
 #include "hippos.h"
@@ -33,6 +34,8 @@
 #include "socket.h"
 
 #define QUEUED 0
+
+static_assert(!((unsigned long)HIPPOS_UNWATCHED & ~SK_USER_DATA_PTRMASK));
 
 static void make_ready(struct hippos_watch *watch)
 {
@@ -67,7 +70,7 @@ static void on_event(struct sock *sk)
 /* data_ready of a listener, and of its copies that were not accepted yet. */
 static void on_connection(struct sock *sk)
 {
-	if (sk->sk_state == TCP_LISTEN)
+	if (inet_sk_state_load(sk) == TCP_LISTEN)
 		on_event(sk);
 }
 
@@ -77,7 +80,7 @@ static void on_data(struct sock *sk)
 	struct hippos_watch *watch = rcu_dereference_check(
 		__sk_user_data(sk), lockdep_sock_is_held(sk));
 
-	if (watch == HIPPOS_UNWATCHED)
+	if (!watch || watch == HIPPOS_UNWATCHED)
 		return;
 	/* The worker serves a queued socket anyway. */
 	if (in_serving_softirq() && !sock_owned_by_user_nocheck(sk) &&

@@ -136,7 +136,8 @@ impl Steering {
             return;
         }
         self.last_tick = uptime;
-        if self.threshold == 0 || self.work.len() < 2 || self.nics.single_queue() == 0 {
+        let alone = cpu::usable().nth(1).is_none();
+        if self.threshold == 0 || alone || self.nics.single_queue() == 0 {
             self.change(false);
             self.polling = NONE;
             self.publish();
