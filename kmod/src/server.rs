@@ -12,8 +12,8 @@ use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
 use hippos_abi::NETWORKS_MAX;
 use hippos_engine::{
-    Change, Engine, FastPathStats, HostCounter, HostState, HostStats, Refusal, RefusalCounter, Settings,
-    SocketInfo, SourcesChange, SteeringStats,
+    Change, Engine, FastPathStats, HostCounter, HostState, HostStats, Refusal, RefusalCounter,
+    Settings, SocketInfo, SourcesChange, SteeringStats,
 };
 use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::counters;
@@ -452,7 +452,10 @@ impl HostStats for Connections {
         }
         if let Some((path, peer)) = self.client(client) {
             let path = printable(path.to_bytes());
-            pr_info!("{}\n", format_args!("{change} by the client {peer} ({path})"));
+            pr_info!(
+                "{}\n",
+                format_args!("{change} by the client {peer} ({path})")
+            );
         }
     }
 

@@ -107,9 +107,11 @@ php() {
     suite "php-memcached's tests" python3 /tmp/clients/phpt.py "$server" "$@" -- ./*.phpt
 }
 
-# In a cache that another suite has filled with small items, each of a test's values of 1 MB evicts the one before.
+# In a cache that another suite has filled with small items, each of a test's values of 1 MB evicts the one before, until
+# the server has found the slabs of these items unused for a second.
 for name in ${*:-memcached pymemcache pylibmc gomemcache perl_clients php}; do
     empty_server
+    sleep 3
     $name
 done
 report

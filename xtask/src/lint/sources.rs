@@ -35,6 +35,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "testing/guest/src/firewall.rs",
         "socket options of IPVS and iptables",
     ),
+    ("testing/guest/src/socket_map.rs", "the system call bpf()"),
     ("testing/guest/src/tap.rs", "ioctl on a tap device"),
     ("bench/plugin/src/", "QEMU's plugin interface is C"),
 ];
