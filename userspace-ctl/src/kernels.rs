@@ -5,7 +5,7 @@ use hippos_abi::TESTED_SERIES;
 
 use crate::system::System;
 
-/// Where each installed kernel has its modules.
+/// The folder of the installed kernels' modules.
 const MODULES: &str = "/usr/lib/modules";
 /// The places of the module below a kernel's folder, with the package that puts it there.
 const PLACES: [(&str, &str); 2] = [("extra", "prebuilt"), ("updates/dkms", "DKMS")];
@@ -54,7 +54,7 @@ pub(crate) fn without_module(system: &System) -> Vec<WithoutModule> {
         let (series, remedy) = match is_supported {
             true => (
                 "",
-                format!("apt install hippos-modules-{release}, or hippos-dkms with what `dkms status` and its log name"),
+                format!("apt install hippos-modules-{release}, or mend the build that `dkms status` and its log report"),
             ),
             false => (
                 ", and its series is not supported",

@@ -87,7 +87,7 @@ pub(crate) fn has(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// Where `program` is, on the PATH or in one of the system's own folders.
+/// The path of `program`, on the PATH or in one of the system's own folders.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! Lines for the kernel's log. It cuts off what is beyond its longest record, and refuses a longer one that a tool
+//! Lines for the kernel's log. It cuts a line that is longer than its longest record, and refuses a longer one that a tool
 //! writes, so that long lines are logged in parts.
 
 use core::fmt::{self, Display, Write};
@@ -88,7 +88,7 @@ impl Display for Part<'_> {
     }
 }
 
-/// Passes on what lies in a part.
+/// Passes on the bytes of one part.
 struct Window<'a, 'b> {
     f: &'a mut fmt::Formatter<'b>,
     at: usize,

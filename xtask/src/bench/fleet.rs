@@ -122,7 +122,7 @@ const METRICS: [(&str, &str); 9] = [
     ("p99", "99th percentile of latency at half load, us"),
 ];
 
-/// How much is measured.
+/// The amount of work.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     quick: bool,
@@ -186,7 +186,7 @@ struct System {
     in_turn: bool,
     nodes: Vec<u32>,
     proxies: Vec<u32>,
-    /// Where our proxy's metrics are.
+    /// The address of our proxy's metrics.
     http: Option<SocketAddr>,
 }
 
@@ -498,17 +498,6 @@ impl FleetFigures {
             let sum = self.batches.entry((load.name, system.name)).or_default();
             *sum = sum.since(Batches::default().since(batches));
         }
-        // Ratios are of one repetition: both were measured in it already.
-        if let Some(forwarders) = self.last("rate", load.name, FORWARDERS) {
-            self.add("to_r", load.name, system.name, rate / forwarders);
-        }
-        let hashing = match system.name {
-            MEMCACHED_OURS | MEMCACHED_PROXY | NUTCRACKER => MEMCACHED_HASHING,
-            _ => HASHING,
-        };
-        if let Some(hashing) = self.last("rate", load.name, hashing) {
-            self.add("to_t", load.name, system.name, hashing / rate);
-        }
         let half = requests / get("seconds").max(1e-9) / 2.0;
         let mut more = vec!["--rate".to_owned(), format!("{half:.0}")];
         more.extend(["--requests".to_owned(), (extent.requests / 2).to_string()]);
@@ -519,6 +508,25 @@ impl FleetFigures {
             self.add(metric, load.name, system.name, value);
         }
         Ok(())
+    }
+
+    /// Adds the ratios of a load's systems, all of which were measured in this repetition.
+    fn compare(&mut self, load: &'static str, systems: &[&'static str]) {
+        for system in systems {
+            let hashing = match *system {
+                MEMCACHED_OURS | MEMCACHED_PROXY | NUTCRACKER => MEMCACHED_HASHING,
+                _ => HASHING,
+            };
+            let rate = |system| self.last("rate", load, system);
+            let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
+            let to_r = ratio(rate(system), rate(FORWARDERS));
+            let to_t = ratio(rate(hashing), rate(system));
+            for (metric, value) in [("to_r", to_r), ("to_t", to_t)] {
+                if let Some(value) = value {
+                    self.add(metric, load, system, value);
+                }
+            }
+        }
     }
 
     fn markdown(&self) -> String {
@@ -648,6 +656,8 @@ pub(super) fn measure(
                 }
                 figures.measure(&program, system, load, extent, repetition == 0)?;
             }
+            let systems = figures.systems.clone();
+            figures.compare(load.name, &systems);
         }
         repetitions += 1;
         eprintln!(

@@ -14,7 +14,7 @@ use super::{licences, make, sbom};
 use crate::target::Selection;
 use crate::{dist, progress, root, shell, workspace};
 
-/// The heading in CHANGELOG.md of what is not released yet.
+/// The heading in CHANGELOG.md of changes that are not released yet.
 const UNRELEASED: &str = "Unreleased";
 
 /// Check that the tagged commit can be released, and make the release's files.

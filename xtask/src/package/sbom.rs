@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The list of what a release is made of (SBOM), as CycloneDX 1.5 in JSON. The same inputs give the same bytes.
+//! The list of a release's components (SBOM), as CycloneDX 1.5 in JSON. The same inputs give the same bytes.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::{json, Value};
 use super::licences;
 use crate::workspace;
 
-/// The component's property that names what a crate is linked into.
+/// The component's property that names the programs and the module that link a crate.
 const LINKED_INTO: &str = "hippos:linked-into";
 /// The module's file, whose crates are those of [`workspace::PURE_CRATES`].
 const MODULE: &str = "hippos.ko";
