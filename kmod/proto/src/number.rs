@@ -110,6 +110,7 @@ pub const fn digits(value: u64) -> usize {
         10..=99 => 2,
         100..=999 => 3,
         1000..=9999 => 4,
+        10_000..=99_999 => 5,
         _ => match value.checked_ilog10() {
             Some(log) => log as usize + 1,
             None => 1,

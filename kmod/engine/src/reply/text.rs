@@ -2,7 +2,7 @@
 //! Replies of the text protocol.
 
 use hippos_invariant::Exact;
-use hippos_proto::number::digits;
+use hippos_proto::number::{digits, put_text};
 use hippos_proto::reply::{self, Out};
 use hippos_store::{Item, Outcome};
 
@@ -17,17 +17,35 @@ pub(crate) fn put_value(out: &mut impl Out, item: &Item<'_>, cas: Option<u64>) {
 /// Writes the line before a value.
 #[inline]
 pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: Option<u64>) {
+    let (flags, len) = (item.flags(), item.value().len() as u32);
     out.put(b"VALUE ");
     out.put(item.key());
-    out.put(b" ");
-    out.put_decimal(u64::from(item.flags()));
-    out.put(b" ");
-    out.put_decimal(item.value().len() as u64);
+    let mut buffer = [0; NUMBERS_MAX];
+    match put_numbers(&mut buffer, flags, len) {
+        Some(numbers) => out.put(numbers),
+        None => {
+            out.put(b" ");
+            out.put_decimal(u64::from(flags));
+            out.put(b" ");
+            out.put_decimal(u64::from(len));
+        }
+    }
     if let Some(cas) = cas {
         out.put(b" ");
         out.put_decimal(cas);
     }
     out.put(reply::CRLF);
+}
+
+/// Space for two numbers of [`put_text`], and for the bytes that become arbitrary after them.
+const NUMBERS_MAX: usize = 7 + 7 + 8;
+
+/// Flags and length, each after a space: most have at most six digits, and are copied from a table. Otherwise `None`.
+#[inline(always)]
+fn put_numbers(buffer: &mut [u8; NUMBERS_MAX], flags: u32, len: u32) -> Option<&[u8]> {
+    let end = put_text(buffer, 0, flags)?;
+    let end = put_text(buffer, end, len)?;
+    buffer.get(..end)
 }
 
 /// The length of a value in the reply to `get`: its line, itself and its line end.
