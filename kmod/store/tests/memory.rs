@@ -169,8 +169,13 @@ fn allocation_failure_keeps_the_store_working() {
         if allowed > 1 {
             assert_eq!(stored, 20_000);
         }
-        // More blocks become available: the store takes them.
+        // More blocks become available: the store takes them when it asks again.
         store.platform().allow_blocks(1000);
+        if allowed == 1 {
+            assert_eq!(set(&store, b"without a slab", &[7; 100]), Ok(()));
+        }
+        store.tick(10, 1_700_000_010);
+        store.maintain();
         for i in 0..20_000 {
             set(&store, format!("key-{i}").as_bytes(), &[7; 100]).unwrap();
         }

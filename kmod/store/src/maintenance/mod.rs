@@ -85,7 +85,7 @@ impl<P: Platform> Store<P> {
         let asked = &self.maintenance.asked_again;
         if now.wrapping_sub(asked.load(Relaxed)) >= REFUSAL_SECS {
             asked.store(now, Relaxed);
-            self.pool.forget_refusal();
+            let _ = self.pool.forget_refusal();
         }
         let (held, block) = (self.pool.held(), self.pool.block_size());
         let blocks = |bytes: usize| bytes.checked_div(block).unwrap_or(0);

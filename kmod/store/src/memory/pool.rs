@@ -254,9 +254,9 @@ impl<L: RawLock> Pool<L> {
         self.budget().min(refused.max(self.held()))
     }
 
-    /// Lets the platform be asked again for a block that it has refused.
-    pub(crate) fn forget_refusal(&self) {
-        self.refused.store(usize::MAX, Relaxed);
+    /// Lets the platform be asked again for a block that it has refused. Whether it has.
+    pub(crate) fn forget_refusal(&self) -> bool {
+        self.refused.swap(usize::MAX, Relaxed) != usize::MAX
     }
 
     pub(crate) fn set_ceiling(&self, blocks: usize) {

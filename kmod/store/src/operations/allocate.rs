@@ -134,6 +134,7 @@ impl<P: Platform> Store<P> {
         }
         let mut raised = false;
         let mut looked_for_spare = false;
+        let mut asked_again = false;
         loop {
             self.collect_retired();
             if let Some(slot) = self.slabs.alloc_slot(&self.pool, class, hash) {
@@ -168,6 +169,11 @@ impl<P: Platform> Store<P> {
                 // The scan did not reach all slots, or some are about to be freed.
                 (0, false) => budget.retry()?,
                 (1.., _) => self.wait_grace_period(budget)?,
+                // Before items of other classes are evicted or the write is refused, the platform is asked once more.
+                (0, true) if !asked_again && self.pool.forget_refusal() => {
+                    asked_again = true;
+                    budget.retry()?;
+                }
                 // The class has nothing to evict: take a slab from another class.
                 (0, true) => match self.steal(class) {
                     StealResult::Slab | StealResult::Working => budget.retry()?,
