@@ -137,6 +137,11 @@ fn keep_busy(end: bool) -> Result<()> {
                 Ok((tcp.stat("hippos_steered")? == 1).then_some(()))
             })?;
             tcp.set("key", b"value")?;
+            // The worker that has left its CPU returns to it at its next turn.
+            scope
+                .spawn(use_each_worker)
+                .join()
+                .map_err(|_| anyhow::anyhow!("no connection"))??;
             if end {
                 busy.store(false, Ordering::Relaxed);
                 wait("its end", || Ok((!steered()?).then_some(())))?;
@@ -208,14 +213,27 @@ fn spin(cpu: &AtomicUsize, busy: &AtomicBool, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let wanted = cpu.load(Ordering::Relaxed);
         if bound != Some(wanted) {
-            let mut set = CpuSet::new();
-            set.set(wanted)
-                .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-                .expect("a CPU to be bound to");
+            bind(wanted).expect("a CPU to be bound to");
             bound = Some(wanted);
         }
         if !busy.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// Binds the calling thread to a CPU.
+fn bind(cpu: usize) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+/// Connects from each CPU, whose worker gets the connection. Leaves the calling thread bound.
+fn use_each_worker() -> Result<()> {
+    for cpu in 0..thread::available_parallelism()?.get() {
+        bind(cpu)?;
+        Tcp::connect("127.0.0.1")?.set("key", b"value")?;
+    }
+    Ok(())
 }
