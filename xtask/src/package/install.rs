@@ -58,14 +58,14 @@ const SCRAPE: &str =
      do sleep 0.2; done; exec 3<>/dev/tcp/127.0.0.1/9150; \
      printf \"GET /metrics HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3'";
 const NETWORK: &str = "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n";
-/// apt with the packages' repository and no other.
+/// apt with the packages' repository and no other; it leaves the others' lists to the steps that need them.
 pub(super) const APT: &str =
     "DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Dir::Etc::SourceList=/root/packages.list \
-     -o Dir::Etc::SourceParts=/dev/null";
+     -o Dir::Etc::SourceParts=/dev/null -o APT::Get::List-Cleanup=0";
 /// The same with the repository of the version after.
 const APT_LATER: &str =
     "DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Dir::Etc::SourceList=/root/later.list \
-     -o Dir::Etc::SourceParts=/dev/null";
+     -o Dir::Etc::SourceParts=/dev/null -o APT::Get::List-Cleanup=0";
 /// The repositories, as the lists above name them.
 const REPOSITORIES: &[&str] = &["packages", "later"];
 /// Gets the item that an upgrade has to leave alone.
