@@ -7,7 +7,7 @@ use hippos_invariant::Exact;
 use crate::counters::{ClassCounter, Counter};
 use crate::maintenance_state::Drain;
 use crate::memory::class::HEAD;
-use crate::memory::pool::NONE;
+use crate::memory::pool::{Block, NONE};
 use crate::platform::{Cookie, Platform};
 use crate::store::Store;
 use crate::sync::{Acquire, Relaxed, Release};
@@ -189,11 +189,8 @@ impl<P: Platform> Store<P> {
                 return DrainResult::Waiting;
             }
             drain.block.store(NONE, Relaxed);
-            let from = u32::from(block.class.load(Relaxed)).add_exact(1);
-            self.platform.trace_slab_moved(from, drain.to.load(Relaxed));
             // SAFETY: all slots are free, none can be allocated, and a grace period has passed.
-            unsafe { self.pool.free_block(&self.platform, id) };
-            self.count(Counter::Moves, 1);
+            unsafe { self.give_slab(id, block, drain.to.load(Relaxed)) };
             return DrainResult::Done;
         }
         if !drain.over.load(Relaxed) {
@@ -233,17 +230,27 @@ impl<P: Platform> Store<P> {
         let Some(id) = self.slabs.take_spare(&self.pool, class) else {
             return false;
         };
+        let Some(block) = self.pool.get(id) else {
+            return false;
+        };
         // The crawler and walks may still look at its slots.
         self.wait();
-        self.count(Counter::Moves, 1);
-        if let Some(block) = self.pool.get(id) {
-            let from = u32::from(block.class.load(Relaxed)).add_exact(1);
-            let to = class.add_exact(1) as u32;
-            self.platform.trace_slab_moved(from, to);
-        }
         // SAFETY: all its slots are free, none can be allocated, and a grace period has passed.
-        unsafe { self.pool.free_block(&self.platform, id) };
+        unsafe { self.give_slab(id, block, class.add_exact(1) as u32) };
         true
+    }
+
+    /// Gives a slab's block back to the pool, for the class `to`, counted from 1, or 0 for the index or the platform.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Pool::free_block`](crate::memory::pool::Pool::free_block).
+    unsafe fn give_slab(&self, id: u32, block: &Block, to: u32) {
+        let from = u32::from(block.class.load(Relaxed)).add_exact(1);
+        self.platform.trace_slab_moved(from, to);
+        // SAFETY: the caller's promise.
+        unsafe { self.pool.free_block(&self.platform, id) };
+        self.count(Counter::Moves, 1);
     }
 
     /// One step towards taking a slab of another class for a class that has nothing to evict. No lock or section is
