@@ -64,9 +64,9 @@ static void usable_cpus(struct cpumask *mask)
 }
 
 /*
- * Spreads the packets of these devices over the CPUs that are not isolated; may sleep. False when no
- * device got a map: there is one CPU, no memory, or RTNL is held, which may take
- * seconds, while the caller must keep the store's clock.
+ * Spreads the packets of these devices over the CPUs that are not isolated; may
+ * sleep. False when no device got a map: there is one such CPU, no memory, or RTNL
+ * is held, which may take seconds, while the caller must keep the store's clock.
  */
 bool hippos_steer_on(struct hippos_steer *steer)
 {

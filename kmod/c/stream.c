@@ -32,10 +32,10 @@
 
 /*
  * Shorter replies to a client that reads slowly are copied: spliced bytes keep a
- * whole block, while the socket's limit counts those bytes alone, so that a client
- * keeps at most twice what is counted, beside the blocks of its first
- * REPLY_SEGMENTS_MAX segments. A client reads slowly if bytes could not be sent
- * yet, or more segments than that are not acknowledged.
+ * whole block, while the socket's limit counts those bytes alone. So a client has at
+ * most twice as much memory as is counted, and the blocks of REPLY_SEGMENTS_MAX
+ * segments. A client reads slowly if bytes could not be sent yet, or more segments
+ * than that are not acknowledged.
  */
 #define REPLY_SPLICE_MIN ((PAGE_SIZE << SKB_FRAG_PAGE_ORDER) / 2)
 #define REPLY_SEGMENTS_MAX 8

@@ -235,7 +235,7 @@ fn full_of_small(blocks: usize) -> (Store<Counted>, Vec<String>) {
     (store, keys)
 }
 
-/// Maintenance for ten seconds, the last of which finds what was not used since the one before.
+/// Runs maintenance for ten seconds: it counts the spare slabs once a second.
 fn maintain(store: &Store<Counted>, since: u32) {
     for second in since..since + 10 {
         store.tick(second, 1_700_000_000 + i64::from(second));

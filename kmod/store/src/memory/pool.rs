@@ -290,7 +290,7 @@ impl<L: RawLock> Pool<L> {
         self.held.fetch_update(Relaxed, Relaxed, below).ok()?;
         let Some(at) = self.alloc_memory(platform) else {
             let held = self.held.fetch_sub(1, Relaxed).sub_exact(1);
-            // Until `forget_refusal`, memory is full: the classes share what there is.
+            // Until `forget_refusal`, the blocks that are held are the limit.
             self.refused.store(held, Relaxed);
             return None;
         };

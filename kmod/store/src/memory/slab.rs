@@ -626,7 +626,8 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// The slab whose loss costs least: an empty one, or of the next slabs in front of the hand that are not backing
-    /// off, the one with the fewest slots in use. NONE if there is none within the first slabs looked at. `now` is a count of attempts.
+    /// off, the one with the fewest slots in use. NONE if there is none within the first slabs looked at. `now` is a
+    /// count of attempts.
     pub(crate) fn pick_drain_victim(&self, pool: &Pool<L>, of: &Class<L>, now: u32) -> u32 {
         let mut state = of.state.lock();
         if state.empty != NONE {
