@@ -122,8 +122,15 @@ fn keep_busy(end: bool) -> Result<()> {
     thread::scope(|scope| {
         let talker = scope.spawn(move || talk(busy, stop));
         let result: Result<()> = (|| {
-            cpu.store(wait("a CPU that polls", polling)?, Ordering::Relaxed);
-            // Workers avoid it and still serve.
+            // Workers avoid it and still serve. A worker moves at its next turn: each has one while the same CPU polls.
+            let polls = wait("a CPU that polls", || {
+                let Some(before) = polling()? else {
+                    return Ok(None);
+                };
+                use_each_worker()?;
+                Ok((polling_now() == Some(before)).then_some(before))
+            })?;
+            cpu.store(polls, Ordering::Relaxed);
             tcp.set("key", b"value")?;
             scope.spawn(move || spin(cpu, busy, stop));
             wait("steering", || {
@@ -138,10 +145,7 @@ fn keep_busy(end: bool) -> Result<()> {
             })?;
             tcp.set("key", b"value")?;
             // The worker that has left its CPU returns to it at its next turn.
-            scope
-                .spawn(use_each_worker)
-                .join()
-                .map_err(|_| anyhow::anyhow!("no connection"))??;
+            use_each_worker()?;
             if end {
                 busy.store(false, Ordering::Relaxed);
                 wait("its end", || Ok((!steered()?).then_some(())))?;
@@ -158,9 +162,14 @@ fn keep_busy(end: bool) -> Result<()> {
 fn polling() -> Result<Option<usize>> {
     // Packets over lo count as well: there must be fewer than the card's.
     thread::sleep(Duration::from_secs(2));
+    Ok(polling_now())
+}
+
+/// The CPU that polls, as the statistics name it.
+fn polling_now() -> Option<usize> {
     // `none` is no number; the rest of the answer stays unread, so that the connection is not reused.
-    let cpu = Tcp::connect("127.0.0.1")?.stat("hippos_polling_cpu").ok();
-    Ok(cpu.map(|cpu| cpu as usize))
+    let cpu = Tcp::connect("127.0.0.1").ok()?.stat("hippos_polling_cpu");
+    cpu.ok().map(|cpu| cpu as usize)
 }
 
 /// Whether packets of eth0 are spread.
@@ -229,11 +238,16 @@ fn bind(cpu: usize) -> nix::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
-/// Connects from each CPU, whose worker gets the connection. Leaves the calling thread bound.
+/// Has each CPU's worker serve a connection, which comes from its CPU.
 fn use_each_worker() -> Result<()> {
-    for cpu in 0..thread::available_parallelism()?.get() {
-        bind(cpu)?;
-        Tcp::connect("127.0.0.1")?.set("key", b"value")?;
-    }
-    Ok(())
+    let connections = thread::spawn(|| -> Result<()> {
+        for cpu in 0..thread::available_parallelism()?.get() {
+            bind(cpu)?;
+            Tcp::connect("127.0.0.1")?.set("key", b"value")?;
+        }
+        Ok(())
+    });
+    connections
+        .join()
+        .map_err(|_| anyhow::anyhow!("no connection"))?
 }
