@@ -24,6 +24,9 @@ pub(crate) const SLOTS_MAX: usize = 1024;
 /// The most bytes of unsent replies of a client; above that, its input is not read.
 pub(crate) const OUTPUT_MAX: usize = 256 << 10;
 
+/// The most bytes of a reply to a datagram, as in the module.
+pub(crate) const DATAGRAM_REPLY_MAX: usize = (1 << 20) + (64 << 10);
+
 /// The most bytes of replies that a client's reads are expected to have in flight; above that, its input is not read, so
 /// that other clients' requests do not wait behind them on a node's connection. One read may be in flight in any case.
 pub(crate) const EXPECTED_MAX: usize = 256 << 10;
@@ -268,9 +271,14 @@ impl Client {
     /// Whether no further command may be accepted now.
     pub(crate) fn is_full(&self) -> bool {
         let expected = self.reads * self.reply_length.unwrap_or_default().0;
-        self.slots.len() >= SLOTS_MAX
-            || self.output.len() - self.sent >= OUTPUT_MAX
-            || self.reads > 0 && expected >= EXPECTED_MAX && self.is_stream()
+        let full = self.output.len() - self.sent >= OUTPUT_MAX
+            || self.reads > 0 && expected >= EXPECTED_MAX;
+        self.slots.len() >= SLOTS_MAX || full && self.is_stream()
+    }
+
+    /// Whether its replies are more than a datagram's reply may be: then the rest of its commands is not done.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.output.len() > DATAGRAM_REPLY_MAX && !self.is_stream()
     }
 
     /// A datagram's commands are sent together: its output is not sent before its last reply.
@@ -319,6 +327,17 @@ impl Client {
             false,
             CommandMetrics::default(),
         );
+        self.settle(None);
+    }
+
+    /// Refuses a list of keys, or a piece of one: the whole list has one reply.
+    pub(crate) fn refuse_keys(&mut self, end: bool, line: &[u8]) {
+        let values = Vec::new();
+        let shape = ReplyShape::Values { end, values };
+        self.place(shape, 0, false, CommandMetrics::default());
+        if let Some(slot) = self.slots.back_mut() {
+            slot.fail(line);
+        }
         self.settle(None);
     }
 

@@ -60,6 +60,24 @@ impl Worker {
         well
     }
 
+    /// Whether the limits of all keys' routes admit them.
+    fn list_within_limits(&mut self, keys: &[RoutedKey]) -> bool {
+        for (at, &RoutedKey { route, .. }) in keys.iter().enumerate() {
+            let is_same = |key: &&RoutedKey| key.route == route;
+            if !self.config.routes[route].limit.is_some()
+                || keys[..at].iter().any(|key| is_same(&key))
+            {
+                continue;
+            }
+            let lens = keys.iter().filter(is_same).map(|key| u64::from(key.len));
+            let (count, bytes) = lens.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len));
+            if !self.within_limits(route, count, bytes) {
+                return false;
+            }
+        }
+        true
+    }
+
     pub(crate) fn stamp(&self, route: usize, class: Class, changes: u32) -> CommandMetrics {
         CommandMetrics {
             changes: if self.l1.is_some() { changes } else { 0 },
@@ -123,7 +141,7 @@ impl Worker {
                 };
                 // All keys' nodes are located first, so that all or none are sent.
                 let mut node_refs = [RoutedKey::default(); crate::session::KEYS_MAX];
-                let (mut count, mut bytes) = (0, 0);
+                let mut count = 0;
                 for (key, found) in keys.zip(&mut node_refs) {
                     let number = self.config.route(key, class);
                     let route = &self.config.routes[number];
@@ -148,12 +166,12 @@ impl Worker {
                         node_ref,
                         hash,
                         route: number,
+                        len: key.len() as u8,
                     };
                     count += 1;
-                    bytes += key.len() as u64;
                 }
-                if !self.within_limits(node_refs[0].route, count as u64, bytes) {
-                    client.say(LIMITED);
+                if !self.list_within_limits(&node_refs[..count]) {
+                    client.refuse_keys(end, LIMITED);
                     return DispatchResult::Taken;
                 }
                 self.counters.cmd_get.add(count as u64);
@@ -177,6 +195,7 @@ impl Worker {
                             node_ref,
                             hash,
                             route,
+                            ..
                         },
                     ),
                 ) in (0u16..).zip(keys.zip(node_refs))
@@ -500,6 +519,7 @@ struct RoutedKey {
     node_ref: NodeRef,
     hash: u32,
     route: usize,
+    len: u8,
 }
 
 /// Whether a command of that class has no value.

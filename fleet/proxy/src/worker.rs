@@ -19,7 +19,7 @@ use rustix::event::{epoll, Timespec};
 
 use crate::answer::{Answer, Deliver, OwnedAnswer, Waiter, JOB};
 use crate::bucket::Bucket;
-use crate::client::{Budget, Client, Link, Lock};
+use crate::client::{Budget, Client, Link, Lock, DATAGRAM_REPLY_MAX};
 use crate::config::{self, Config};
 use crate::event::{events, Context, Token};
 use crate::job::Jobs;
@@ -40,9 +40,6 @@ const READS: usize = 4;
 
 /// The most datagrams of clients that are in progress at a time.
 const DATAGRAMS_MAX: usize = 4096;
-
-/// The most bytes of a reply to a datagram, as in the module.
-const DATAGRAM_REPLY_MAX: usize = (1 << 20) + (64 << 10);
 
 /// The result of dispatching a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -652,6 +649,10 @@ impl Worker {
             if client.is_full() {
                 client.full = true;
                 return (at, false);
+            }
+            if client.is_too_large() {
+                client.closing = true;
+                break;
             }
             let before = client.session.clone();
             match client.session.next(&input[at..]) {

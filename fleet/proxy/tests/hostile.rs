@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{count, proxy, until, Client, Engine, Proxy, Script};
+use common::{count, datagram, proxy, udp, until, Client, Engine, Proxy, Script};
 use hippos_proxy::config::Config;
 use hippos_proxy::server::Server;
 use std::io::{Read, Write};
@@ -99,6 +99,22 @@ fn unfinished_commands_do_nothing_and_hold_up_no_other_client() {
     until(|| count(&proxy, "curr_connections") == 1);
     assert_eq!(well.get("half"), Ok(None));
     assert_eq!(count(&proxy, "node_disconnects"), 0);
+}
+
+#[test]
+fn a_datagram_is_answered_whatever_the_size_of_its_reply() {
+    let node = Engine::start();
+    let proxy = proxy("", &[node.address]);
+    let mut client = Client::new(&proxy);
+    assert_eq!(client.set("k", &"v".repeat(100_000)), "STORED");
+    // More output waits than a stream may have when the second command is its turn.
+    let reply = datagram(&udp(&proxy), "get k k k\r\ntouch k 0\r\n").unwrap();
+    assert!(reply.starts_with("VALUE k 0 100000\r\n"), "{reply}");
+    let reply = datagram(&udp(&proxy), &"stats proxy\r\n".repeat(300)).unwrap();
+    assert!(reply.starts_with("STAT "), "{reply}");
+    let all = "get k k k k k k\r\n".repeat(3);
+    let reply = datagram(&udp(&proxy), &all).unwrap();
+    assert_eq!(reply, "SERVER_ERROR reply too large for UDP\r\n");
 }
 
 #[test]

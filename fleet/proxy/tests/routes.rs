@@ -359,6 +359,30 @@ fn only_a_route_over_its_limit_is_refused() {
 }
 
 #[test]
+fn a_list_of_keys_over_a_limit_is_one_error_whichever_key_is_limited() {
+    let node = Engine::start();
+    let proxy = proxy(
+        &[node.address],
+        "[[routes]]\npool = \"a\"\n\
+         [[routes]]\nprefix = \"few\"\npool = \"a\"\nlimit = { requests = 2 }\n",
+    );
+    let mut client = Client::new(&proxy);
+    let short = "many few1 few2 few3".to_owned();
+    // It is sent in pieces.
+    let long: Vec<_> = (0..200).map(|n| format!("few{n}")).collect();
+    for keys in [short, long.join(" ")] {
+        let before = count(&proxy, "limited");
+        until(|| {
+            client.send(&format!("get {keys}\r\nmn\r\n"));
+            let first = client.line();
+            assert_eq!(client.line(), "MN\r\n", "after {first}");
+            first == "SERVER_ERROR route is over its limit\r\n"
+        });
+        assert!(count(&proxy, "limited") > before);
+    }
+}
+
+#[test]
 fn commands_behind_a_change_of_several_pools_are_not_forgotten() {
     let nodes = [Engine::start(), Engine::start()];
     let nodes = nodes.each_ref().map(|node| node.address);

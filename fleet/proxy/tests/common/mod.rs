@@ -154,6 +154,25 @@ impl Client {
     }
 }
 
+/// A socket for datagrams to the proxy.
+pub fn udp(server: &Server) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server.udp.unwrap()).unwrap();
+    // Only a reply that never comes takes that long.
+    let most = Duration::from_secs(10);
+    socket.set_read_timeout(Some(most)).unwrap();
+    socket
+}
+
+/// The first datagram of the reply to a datagram, without its frame; `None` if there is no reply.
+pub fn datagram(socket: &UdpSocket, body: &str) -> Option<String> {
+    let request = [&b"\0\x07\0\0\0\x01\0\0"[..], body.as_bytes()].concat();
+    socket.send(&request).unwrap();
+    let mut buffer = [0; 2048];
+    let len = socket.recv(&mut buffer).ok()?;
+    Some(String::from_utf8_lossy(&buffer[8..len]).into_owned())
+}
+
 /// Calls `f` until it is true.
 pub fn until(mut f: impl FnMut() -> bool) {
     for _ in 0..600 {
