@@ -73,6 +73,10 @@ pub enum Rule {
     SlabLists,
     /// A class counts its slabs.
     SlabCount,
+    /// A class counts its slabs without slots in use.
+    EmptyCount,
+    /// A class has spare slabs only as far as it has left slabs without slots in use, and their sum is right.
+    SpareCount,
     /// A class counts the slabs that are being drained.
     DrainingCount,
     /// A class counts the slabs that could not be drained.
@@ -217,6 +221,8 @@ struct SlotSets {
     live: SetDigest,
     /// Slots that the rings should hold.
     retired: SetDigest,
+    /// The classes' spare slabs.
+    spare: u64,
 }
 
 /// The contents of the rings of retired memory.
@@ -236,6 +242,8 @@ impl<P: Platform> Store<P> {
         for class in 0..self.slabs.classes().len() {
             self.verify_class(class, &mut slots)?;
         }
+        let counted = u64::from(self.slabs.spare.load(Relaxed));
+        equal(Rule::SpareCount, None, slots.spare, counted)?;
         let rings = self.verify_rings()?;
         slots.retired.is(rings.slots, Rule::RetiredSlots, None)?;
         let pinned = self.retire.pinned() as u64;

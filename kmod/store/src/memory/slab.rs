@@ -59,7 +59,7 @@ pub(crate) struct Slabs<L> {
     bits: u32,
     ghosts: Option<Ghosts>,
     /// The sum of the classes' spare slabs.
-    spare: AtomicU32,
+    pub(crate) spare: AtomicU32,
 }
 
 impl<L: RawLock> Slabs<L> {

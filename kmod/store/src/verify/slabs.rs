@@ -41,6 +41,8 @@ struct ListHeads {
     ring: u32,
     partial: u32,
     empty: u32,
+    empties: u32,
+    least_empties: u32,
     hand: u32,
     magazine: Option<Slot>,
     magazine_len: u32,
@@ -70,6 +72,8 @@ impl<P: Platform> Store<P> {
                 ring: state.ring.first,
                 partial: state.partial,
                 empty: state.empty,
+                empties: state.empties,
+                least_empties: state.least_empties,
                 hand: state.ring.hand.block,
                 magazine: state.magazine.first,
                 magazine_len: state.magazine.len,
@@ -87,6 +91,10 @@ impl<P: Platform> Store<P> {
         self.verify_ring(class, &lists, &seen)?;
         self.verify_list(class, lists.partial, &seen.partial)?;
         self.verify_list(class, lists.empty, &seen.empty)?;
+        is(Rule::EmptyCount, seen.empty.count, lists.empties)?;
+        let spare = of.spare.load(Relaxed);
+        let most = lists.least_empties.min(lists.empties);
+        is(Rule::SpareCount, u64::from(spare.min(most)), spare)?;
 
         let mut free = self.verify_magazine(class, of, &lists)?;
         free.join(seen.listed);
@@ -114,6 +122,7 @@ impl<P: Platform> Store<P> {
         }
         all.live.join(slots.live);
         all.retired.join(slots.retired);
+        all.spare = all.spare.wrapping_add(u64::from(spare));
         let (sum, of) = (&mut all.census, &slots.census);
         for (sum, n) in [
             (&mut sum.carved, of.carved),

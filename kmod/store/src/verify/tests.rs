@@ -222,7 +222,7 @@ fn a_live_slot_in_a_free_list_is_found() {
 #[test]
 fn wrong_counts_are_found() {
     type Damage = fn(&Store<Host>, usize);
-    let cases: [(Rule, Damage); 13] = [
+    let cases: [(Rule, Damage); 16] = [
         (Rule::Items, |s, c| s.count_class(c, ClassCounter::Items, 1)),
         (Rule::Bytes, |s, c| s.count_class(c, ClassCounter::Bytes, 8)),
         (Rule::FreeCount, |s, c| {
@@ -230,6 +230,18 @@ fn wrong_counts_are_found() {
         }),
         (Rule::SlabCount, |s, c| {
             s.slabs.get(c).unwrap().slabs.fetch_add(1, Relaxed);
+        }),
+        (Rule::EmptyCount, |s, c| {
+            s.slabs.get(c).unwrap().state.lock().empties += 1
+        }),
+        // More than the class has left unused, and a sum that is not the classes'.
+        (Rule::SpareCount, |s, c| {
+            let of = s.slabs.get(c).unwrap();
+            of.spare.store(of.state.lock().empties + 1, Relaxed);
+            s.slabs.spare.store(of.spare.load(Relaxed), Relaxed);
+        }),
+        (Rule::SpareCount, |s, _| {
+            s.slabs.spare.fetch_add(1, Relaxed);
         }),
         (Rule::RetiredCount, |s, c| {
             s.slabs.get(c).unwrap().retired.fetch_sub(1, Relaxed);
