@@ -107,7 +107,8 @@ pub(super) struct Keys {
 /// A value being received.
 pub(super) struct PendingStore<'e, P: Platform> {
     pub(super) reservation: Reservation<'e, P>,
-    pub(super) share: Share<'e>,
+    /// Held until the value is stored or given up.
+    _share: Share<'e>,
     pub(super) commit: Commit,
     pub(super) reply: StoreReply,
     /// The bytes of the line end that have arrived.
@@ -136,7 +137,7 @@ impl<'e, P: Platform> PendingStore<'e, P> {
     ) -> Self {
         Self {
             reservation,
-            share,
+            _share: share,
             commit,
             reply,
             end: [0; 2],

@@ -152,47 +152,34 @@ impl<'e, P: Platform> Session<'e, P> {
 
     /// Stores a value that is complete. If there is no memory for joining it to another one, it stays the value that is
     /// being received.
-    fn complete(&mut self, data: PendingStore<'e, P>, out: &mut impl Out) {
-        let PendingStore {
-            reservation,
-            share,
-            commit,
-            reply,
-            end,
-            ended,
-        } = data;
+    fn complete(&mut self, mut data: PendingStore<'e, P>, out: &mut impl Out) {
         let engine = self.engine;
         if self.is_first_turn() {
-            let class = reservation.class();
+            let class = data.reservation.class();
             engine.store.count_class(class, ClassCounter::CmdSet, 1);
         }
-        if !matches!(reply, StoreReply::Binary(_)) && end != *b"\r\n" {
-            if !matches!(reply, StoreReply::Text { noreply: true }) {
+        if !matches!(data.reply, StoreReply::Binary(_)) && data.end != *b"\r\n" {
+            if !matches!(data.reply, StoreReply::Text { noreply: true }) {
                 out.put(reply::BAD_CHUNK);
             }
             return;
         }
         let mut key = KeyBuffer::new();
-        if let StoreReply::Meta(set) = &reply {
+        if let StoreReply::Meta(set) = &data.reply {
             if set.wants_key() {
-                let _ = key.extend_from_slice(reservation.key());
+                let _ = key.extend_from_slice(data.reservation.key());
             }
         }
         let mut attempts = self.attempts();
-        let (outcome, back) = engine.commit(self.number, reservation, &commit, &mut attempts);
+        let (outcome, back) =
+            engine.commit(self.number, data.reservation, &data.commit, &mut attempts);
         if let Some(reservation) = back.filter(|_| self.parks(&attempts)) {
-            self.state = State::Data(PendingStore {
-                reservation,
-                share,
-                commit,
-                reply,
-                end,
-                ended,
-            });
+            data.reservation = reservation;
+            self.state = State::Data(data);
             return;
         }
         self.waited = 0;
-        match reply {
+        match data.reply {
             StoreReply::Text { noreply } => {
                 let line = match outcome {
                     Ok(outcome) => stored(outcome),
