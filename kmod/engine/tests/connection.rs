@@ -156,6 +156,21 @@ struct Conditions {
     memory: usize,
 }
 
+/// No limits, and no events.
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            at_once: usize::MAX,
+            page: 32 << 10,
+            readings: usize::MAX,
+            quick: false,
+            breaks: usize::MAX,
+            memory: usize::MAX,
+        }
+    }
+}
+
 /// Bytes for assembling commands: a whole line must fit.
 const INPUT: usize = 4096;
 
@@ -289,13 +304,9 @@ fn converse(engine: &TestEngine, input: &[u8], conditions: &Conditions) -> (Vec<
 fn quick_leaves_the_end_of_a_command_to_a_turn() {
     let engine = engine();
     let conditions = Conditions {
-        events: Vec::new(),
-        at_once: usize::MAX,
         page: REPLY_HEADER_MAX,
-        readings: usize::MAX,
         quick: true,
-        breaks: usize::MAX,
-        memory: usize::MAX,
+        ..Conditions::default()
     };
     let mut run = Run::new(&engine, &conditions);
     run.stream.window = usize::MAX;
@@ -321,13 +332,8 @@ fn quick_leaves_the_end_of_a_command_to_a_turn() {
 fn yields_are_turns_that_leave_commands() {
     let engine = engine();
     let conditions = Conditions {
-        events: Vec::new(),
-        at_once: usize::MAX,
-        page: 32 << 10,
-        readings: usize::MAX,
         quick: true,
-        breaks: usize::MAX,
-        memory: usize::MAX,
+        ..Conditions::default()
     };
     let counted = || engine.engine_counted(EngineCounter::Yields);
     let mut run = Run::new(&engine, &conditions);
@@ -373,16 +379,7 @@ fn yields_are_turns_that_leave_commands() {
 fn each_piece_that_a_slow_reader_takes_is_progress() {
     const TIMEOUT: u32 = 10;
     let engine = engine();
-    let conditions = Conditions {
-        events: Vec::new(),
-        at_once: usize::MAX,
-        page: 32 << 10,
-        readings: usize::MAX,
-        quick: false,
-        breaks: usize::MAX,
-        memory: usize::MAX,
-    };
-    let mut run = Run::new(&engine, &conditions);
+    let mut run = Run::new(&engine, &Conditions::default());
     let set = format!(
         "set big 0 0 200000\r\n{}\r\nget big\r\n",
         "v".repeat(200_000)
@@ -475,8 +472,7 @@ fn conditions() -> impl Strategy<Value = Conditions> {
             page,
             readings,
             quick,
-            breaks: usize::MAX,
-            memory: usize::MAX,
+            ..Conditions::default()
         })
 }
 
