@@ -11,7 +11,7 @@ pub use hippos_semantics::Decimal;
 
 /// The blanks of C's `isspace`.
 #[inline]
-const fn is_blank(byte: u8) -> bool {
+pub const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
 }
 

@@ -5,7 +5,7 @@
 //! present, or disabled.
 
 use hippos_invariant::Exact;
-use hippos_proto::number::{parse_i32, parse_u32};
+use hippos_proto::number::{is_blank, parse_i32, parse_u32};
 use hippos_proto::reply::{self, Out};
 use hippos_proto::token::Tokens;
 use hippos_store::Platform;
@@ -320,8 +320,11 @@ fn lru(tokens: &Tokens<'_>) -> &'static [u8] {
     }
 }
 
-/// The sign of a decimal fraction; `None` if the word is not one. The kernel has no floating-point numbers.
+/// The sign of a decimal fraction; `None` if the word is not one. Blanks may come first, and a blank ends the number, as
+/// in C; an exponent, hexadecimal digits, `inf` and `nan` are refused. The kernel has no floating-point numbers.
 fn sign(word: &[u8]) -> Option<i8> {
+    let mut parts = word.split(|&byte| is_blank(byte));
+    let word = parts.find(|part| !part.is_empty())?;
     let (word, negative) = match word {
         [b'-', rest @ ..] => (rest, true),
         [b'+', rest @ ..] => (rest, false),
