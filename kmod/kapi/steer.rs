@@ -35,7 +35,7 @@ impl Nics {
         unsafe { ffi::hippos_steer_devices(&self.raw) }
     }
 
-    /// Whether their packets are spread over all CPUs.
+    /// Whether their packets are spread over the CPUs.
     pub fn steered(&self) -> bool {
         self.on
     }

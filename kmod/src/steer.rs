@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Assigns work to CPUs, after section 2.4.2 of the Hippos paper. Where NICs have one receive queue, one CPU polls
 //! them: it serves only GETs, and TCP workers are moved to other CPUs. When it gets too busy, receive packet steering
-//! spreads the packets over all CPUs, and the workers return; when one CPU could carry the load again, steering ends.
+//! spreads the packets over the CPUs, and the workers return; when one CPU could carry the load again, steering ends.
+//! Isolated CPUs get neither packets nor workers.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 

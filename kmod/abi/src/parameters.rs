@@ -26,12 +26,12 @@ macro_rules! parameters {
             maxconns: number(1, 1000000) = 1024, live "maxconns",
                 "simultaneous TCP connections";
             threads: number(0, 1024) = 0, live "num_threads",
-                "TCP workers; 0: one a CPU";
+                "TCP workers, on CPUs that are not isolated; 0: one for each";
             backlog: number(1, 65535) = 1024, live "tcp_backlog",
                 "connections waiting to be accepted, a worker";
             steer: number(0, 100) = 70, loaded "hippos_steer",
                 "load of the CPU that polls a card with one receive queue, percent, beyond which \
-                 its packets are spread over all CPUs; 0: never";
+                 its packets are spread over all CPUs that are not isolated; 0: never";
             upload_timeout: number(0, 86400) = 30, loaded "hippos_upload_timeout",
                 "seconds after which a connection is closed whose upload, or whose large reply, stalls: \
                  no byte in that time, or fewer than 4096 a second over a longer time; 0: never";

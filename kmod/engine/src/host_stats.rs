@@ -150,7 +150,7 @@ pub struct FastPathStats {
 /// How packets are spread over CPUs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SteeringStats {
-    /// Whether packets are spread over all CPUs.
+    /// Whether packets are spread over the CPUs.
     pub steered: bool,
     /// How often that changed.
     pub changes: u64,

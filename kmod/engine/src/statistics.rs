@@ -264,7 +264,7 @@ const PLACED: &[Statistic] = &[
     host(HostCounter::named("hippos_route_elsewhere")),
     host(HostCounter::named("hippos_route_limited")),
     host(HostCounter::named("hippos_route_changes")),
-    value("hippos_steered", |now| Some(Value::Number(now.host.steering?.steered.into())), "Whether packets are spread over all CPUs"),
+    value("hippos_steered", |now| Some(Value::Number(now.host.steering?.steered.into())), "Whether packets are spread over all CPUs that are not isolated"),
     counter("hippos_steering_changes", Source::Value(|now| Some(Value::Number(now.host.steering?.changes))), "How often `hippos_steered` changed"),
     value("hippos_polling_load", |now| Some(Value::Number(now.host.steering?.load.into())), "Load of the polling CPU now, or when it last received all packets, percent"),
     value("hippos_polling_cpu", |now| Some(match now.host.steering?.polling { Some(cpu) => Value::Number(cpu.into()), None => Value::Word("none") }), "The CPU that polls all network cards and runs no TCP workers, or `none`"),
