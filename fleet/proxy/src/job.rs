@@ -6,7 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use hippos_proto::binary::REQUEST;
 use hippos_proto::token::Words;
+use hippos_proto::RELATIVE_MAX;
 
 use crate::answer::{OwnedAnswer, Waiter};
 use crate::flight::Flight;
@@ -28,6 +30,35 @@ pub(crate) enum ReadRequest {
         expect: Expect,
         fence: bool,
     },
+}
+
+/// Whether an answer has the item's CAS value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShowsCas {
+    No,
+    /// In every answer of the binary protocol.
+    Always,
+    /// Because the client asked for it: it means to compare it.
+    Asked,
+}
+
+impl ReadRequest {
+    pub(crate) fn shows_cas(&self) -> ShowsCas {
+        match self {
+            ReadRequest::Values { cas: true, .. } => ShowsCas::Asked,
+            ReadRequest::Values { cas: false, .. } => ShowsCas::No,
+            ReadRequest::Raw { request, .. } => {
+                let mut words = Words::new(request.trim_ascii_end());
+                match words.next() {
+                    _ if request.first() == Some(&REQUEST) => ShowsCas::Always,
+                    Some(b"mg") if words.skip(1).any(|word| word.first() == Some(&b'c')) => {
+                        ShowsCas::Asked
+                    }
+                    _ => ShowsCas::No,
+                }
+            }
+        }
+    }
 }
 
 /// The operation of a job.
@@ -139,13 +170,13 @@ impl Reading {
         &mut self,
         key: &[u8],
         node_refs: usize,
-        _part: u16,
+        unix: u64,
         answer: OwnedAnswer,
     ) -> JobStep {
         self.left = self.left.saturating_sub(1);
         match self.stage {
             Stage::Pools => {}
-            Stage::Warm => return self.warm(key, answer),
+            Stage::Warm => return self.warm(key, unix, answer),
             Stage::Fill => {
                 self.stage = Stage::Filled;
                 self.left = 1;
@@ -202,7 +233,7 @@ impl Reading {
     }
 
     /// The warm pool's answer to `mg KEY f t v`.
-    fn warm(&mut self, key: &[u8], answer: OwnedAnswer) -> JobStep {
+    fn warm(&mut self, key: &[u8], unix: u64, answer: OwnedAnswer) -> JobStep {
         let miss = || JobStep::end(OwnedAnswer::Reply(Vec::new()));
         let OwnedAnswer::Reply(bytes) = answer else {
             // A miss in the warm pool is a miss.
@@ -211,7 +242,11 @@ impl Reading {
         let Some((len, flags, ttl, data)) = meta_value(&bytes) else {
             return miss();
         };
-        let ttl = ttl.max(0);
+        let ttl = match i64::from(ttl.max(0)) {
+            ttl if ttl <= RELATIVE_MAX => ttl,
+            // A longer time to live is written as a time.
+            ttl => (unix as i64 + ttl).min(i64::from(i32::MAX)),
+        };
         let rest = format!(" {flags} {ttl} {len}\r\n");
         let fill = [b"add ", key, rest.as_bytes(), data].concat();
         match self.ask {

@@ -11,15 +11,29 @@ use crate::answer::{Answer, Deliver, OwnedAnswer, Waiter, JOB};
 use crate::batch::asks;
 use crate::connection::Pending;
 use crate::framing::Expect;
-use crate::job::{get_command, Job, JobKind, ReadRequest, Reading, Stage, Writing, CLEARED};
+use crate::job::{
+    get_command, Job, JobKind, ReadRequest, Reading, ShowsCas, Stage, Writing, CLEARED,
+};
 use crate::job_step::{JobStep, NodeRef};
 use crate::route::{cap_ttl, Plan, Read, Write};
 use crate::worker::Worker;
 
 impl Worker {
-    /// All nodes of a plan.
+    /// The key's nodes in these pools, each once.
     fn node_refs(&self, pools: &[usize], key: &[u8]) -> Vec<NodeRef> {
-        pools.iter().map(|&pool| self.locate(pool, key)).collect()
+        let mut node_refs: Vec<NodeRef> = Vec::with_capacity(pools.len());
+        for &pool in pools {
+            let node_ref = self.locate(pool, key);
+            let known = node_refs
+                .iter_mut()
+                .find(|known| known.node == node_ref.node);
+            match known {
+                // One pool's node stands in for another's: it keeps its own copy for its whole time to live.
+                Some(known) => known.cap = known.cap.min(node_ref.cap),
+                None => node_refs.push(node_ref),
+            }
+        }
+        node_refs
     }
 
     /// Whether any node of the plan is busy.
@@ -69,32 +83,45 @@ impl Worker {
         udp: bool,
     ) -> u32 {
         let mut node_refs = self.node_refs(&plan.read, key);
-        if plan.policy == Read::Spread {
+        let shows_cas = ask.shows_cas();
+        let mut policy = plan.policy;
+        if shows_cas != ShowsCas::No {
+            // Changes compare it in the first pool.
+            let compared = self.locate(plan.write[0], key);
+            node_refs.retain(|node_ref| node_ref.node != compared.node);
+            node_refs.insert(0, compared);
+            if policy != Read::MissFailover {
+                policy = Read::Failover;
+            }
+        } else if policy == Read::Spread {
             self.jobs.turn = self.jobs.turn.wrapping_add(1);
             let turn = self.jobs.turn % node_refs.len();
             node_refs.rotate_left(turn);
         }
+        if let ReadRequest::Values {
+            touch: Some(time), ..
+        } = ask
+        {
+            for node_ref in &node_refs[1..] {
+                let line = [&b"touch "[..], key, format!(" {time}\r\n").as_bytes()].concat();
+                self.tell(*node_ref, &line, Expect::Line);
+            }
+        }
+        if shows_cas == ShowsCas::Asked {
+            node_refs.truncate(1);
+        }
+        let pools = node_refs.len();
         let mut warm = None;
         // A warm value is used only for `get` commands that do not touch.
         if let (Some(pool), ReadRequest::Values { touch: None, .. }) = (plan.warm, &ask) {
             warm = Some(self.locate(pool, key));
             node_refs.extend(warm);
         }
-        let pools = plan.read.len();
-        if let ReadRequest::Values {
-            touch: Some(time), ..
-        } = ask
-        {
-            for node_ref in &node_refs[1..pools] {
-                let line = [&b"touch "[..], key, format!(" {time}\r\n").as_bytes()].concat();
-                self.tell(*node_ref, &line, Expect::Line);
-            }
-        }
-        let all = plan.policy == Read::Fastest;
+        let all = policy == Read::Fastest;
         let left = if all { pools } else { 1 };
         let reading = Reading {
             ask,
-            policy: plan.policy,
+            policy,
             udp,
             asked: left,
             left,
@@ -304,10 +331,9 @@ impl Worker {
             let Some(mut job) = self.jobs.list.take(index) else {
                 continue;
             };
+            let unix = self.unix();
             let mut next = match &mut job.work {
-                JobKind::Read(reading) => {
-                    reading.take(&job.key, job.node_refs.len(), waiter.part, answer)
-                }
+                JobKind::Read(reading) => reading.take(&job.key, job.node_refs.len(), unix, answer),
                 JobKind::Write(writing) => writing.take(waiter.part, answer),
                 JobKind::Flight(flight) => flight.take(&job.key, answer, self.now),
                 JobKind::Lock(locking) => locking.take(answer),

@@ -45,17 +45,22 @@ impl Versions {
 
     /// The key is being changed, or was changed.
     pub(crate) fn change(&mut self, hash: u32) {
-        if self.0.is_empty() {
-            self.0 = vec![0; VERSIONS];
-        }
-        let version = &mut self.0[hash as usize % VERSIONS];
+        let version = &mut self.all()[hash as usize % VERSIONS];
         *version = version.wrapping_add(1);
     }
 
+    /// Every key is being changed, or was changed.
     pub(crate) fn change_all(&mut self) {
-        for version in &mut self.0 {
+        for version in self.all() {
             *version = version.wrapping_add(1);
         }
+    }
+
+    fn all(&mut self) -> &mut [u32] {
+        if self.0.is_empty() {
+            self.0 = vec![0; VERSIONS];
+        }
+        &mut self.0
     }
 }
 
