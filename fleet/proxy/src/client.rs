@@ -70,6 +70,8 @@ pub(crate) enum Link {
 pub(crate) enum ReplyShape {
     /// The node's reply, unchanged.
     Plain,
+    /// The same for `noreply`: no line of the proxy's own.
+    NoReply,
     /// The same in the binary protocol. The request's header is kept for an error reply.
     Binary([u8; HEADER]),
     /// Values of several keys.
@@ -296,7 +298,7 @@ impl Client {
     /// Returns everything that is held to the budget.
     pub(crate) fn release(&mut self, budget: &mut Budget) {
         for slot in self.slots.iter().filter(|slot| slot.left > 0) {
-            budget.end(&slot.stamp);
+            slot.end(budget);
         }
         let slots: usize = self.slots.iter().map(Slot::weight).sum();
         budget.held = budget.held.saturating_sub(self.held + slots);
@@ -401,7 +403,7 @@ impl Client {
         let after = slot.weight();
         budget.held = (budget.held + after).saturating_sub(before);
         if slot.left == 0 {
-            budget.end(&slot.stamp);
+            slot.end(budget);
             budget.measure(&slot.stamp);
             self.writes -= u32::from(slot.write);
             self.retry |= self.ordered;
@@ -477,6 +479,14 @@ impl Slot {
         self.bytes.capacity() + values
     }
 
+    /// No more answers are waited for.
+    fn end(&self, budget: &mut Budget) {
+        budget.end(&self.stamp);
+        if self.write && matches!(self.shape, ReplyShape::Broadcast { .. }) {
+            budget.versions.change_all();
+        }
+    }
+
     fn fail(&mut self, line: &[u8]) {
         if !self.failed {
             self.failed = true;
@@ -500,9 +510,20 @@ impl Slot {
             (
                 ReplyShape::Plain | ReplyShape::Binary(_),
                 Answer::Reply(bytes) | Answer::Error(bytes),
-            ) => {
+            )
+            | (ReplyShape::NoReply, Answer::Reply(bytes)) => {
                 self.bytes = bytes.to_vec();
             }
+            (ReplyShape::NoReply, _) => {}
+            // Nothing stands for a reply that the client does not expect.
+            (ReplyShape::Instead(bytes), _) if bytes.is_empty() => {}
+            (
+                ReplyShape::Broadcast {
+                    quiet: true,
+                    header: None,
+                },
+                Answer::Unavailable,
+            ) => {}
             (ReplyShape::Binary(header), Answer::Unavailable) => {
                 self.bytes = session::unavailable(header);
             }

@@ -149,6 +149,10 @@ impl Worker {
                     if touch.is_some() && client.reading.contains(&hash) {
                         return DispatchResult::Ordered;
                     }
+                    if touch.is_some() && route.lock != 0 {
+                        client.refuse_keys(end, crate::exclusion::NO_LOCK);
+                        return DispatchResult::Taken;
+                    }
                     let mut node_ref = NodeRef::default();
                     let busy = if route.is_plain() {
                         node_ref = self.locate(route.pools[0], key);
@@ -334,6 +338,7 @@ impl Worker {
 
     /// Sends a command about one key to its node.
     fn forward(&mut self, index: u32, client: &mut Client, forward: Forward<'_>) -> DispatchResult {
+        let silent = forward.is_silent();
         let Forward {
             key,
             parts,
@@ -354,11 +359,11 @@ impl Worker {
         if ordered && client.reading.contains(&hash) {
             return DispatchResult::Ordered;
         }
-        if route.lock != 0 && class != Class::Get {
-            return self.lock_command(index, client, number, key, &parts, expect);
+        if route.lock != 0 && (write || class != Class::Get) {
+            return self.lock_command(index, client, number, key, &parts, (expect, silent));
         }
         if route.split != 0 {
-            let how = (expect, ordered);
+            let how = (expect, ordered, silent);
             let done = self.split_command(index, client, number, (key, hash), &parts, how);
             if let Some(done) = done {
                 return done;
@@ -384,7 +389,7 @@ impl Worker {
         if !self.within_limits(number, 1, bytes as u64) {
             if binary {
                 client.say(&crate::session::limited(parts[0]));
-            } else {
+            } else if !silent {
                 client.say(LIMITED);
             }
             return DispatchResult::Taken;
@@ -393,6 +398,7 @@ impl Worker {
         let shape = match reply_override {
             Some(bytes) => ReplyShape::Instead(bytes),
             None if binary => ReplyShape::Binary(header_of(parts[0])),
+            None if silent => ReplyShape::NoReply,
             None => ReplyShape::Plain,
         };
         self.counters.cmd_forward.add(1);

@@ -4,7 +4,10 @@
 //!
 //! The state of both is in the node's item, so they hold across workers and proxies. A miss is requested with
 //! memcached's `N`, which lets one reader win the token and shows that to the others. A lock is an item that `add`
-//! created, whose owner is the connection; its CAS value is the token that is needed to extend or release it.
+//! created, whose owner is the connection; its CAS value, a random number, is the token that is needed to extend or
+//! release it.
+
+use std::hash::{BuildHasher, RandomState};
 
 use hippos_proto::text::{self, TextRequest};
 use hippos_proto::StoreMode;
@@ -23,7 +26,7 @@ use crate::worker::{DispatchResult, Worker};
 const LOCKS_MAX: usize = 64;
 const TOKEN_MAX: u32 = 1024;
 
-const NO_LOCK: &[u8] =
+pub(crate) const NO_LOCK: &[u8] =
     b"CLIENT_ERROR locks are taken by add, kept by touch, given back by delete\r\n";
 const TOO_MANY: &[u8] = b"SERVER_ERROR too many locks\r\n";
 
@@ -59,7 +62,7 @@ impl Worker {
         number: usize,
         key: &[u8],
         parts: &[&[u8]; 3],
-        expect: Expect,
+        (expect, silent): (Expect, bool),
     ) -> DispatchResult {
         if client.writes > 0 {
             return DispatchResult::Ordered;
@@ -80,13 +83,20 @@ impl Worker {
             Expect::Line => text::parse(parts[0]),
             _ => TextRequest::Noop,
         };
-        let (line, data, work, quiet) = match (request, held) {
+        let refuse = |client: &mut Client, line: &[u8]| {
+            if !silent {
+                client.say(line);
+            }
+            DispatchResult::Taken
+        };
+        // The node's own numbers begin again when it is restarted, and would release the lock of its next owner.
+        let cas = RandomState::new().hash_one(key).max(1);
+        let (line, data, work) = match (request, held) {
             (TextRequest::Store(store), _)
                 if store.mode == StoreMode::Add && store.len <= TOKEN_MAX =>
             {
                 if client.locks.len() >= LOCKS_MAX {
-                    client.say(TOO_MANY);
-                    return DispatchResult::Taken;
+                    return refuse(client, TOO_MANY);
                 }
                 let lock = Lock {
                     key: key.to_vec(),
@@ -95,46 +105,32 @@ impl Worker {
                     data: parts[2].to_vec(),
                 };
                 let ttl = time(store.exptime);
-                let line = line("ms", format!("{} F{} T{ttl} ME c", store.len, store.flags));
-                (
-                    line,
-                    lock.data.clone(),
-                    LockOperation::Take(lock),
-                    store.noreply,
-                )
+                let (len, flags) = (store.len, store.flags);
+                let line = line("ms", format!("{len} F{flags} T{ttl} ME E{cas} c"));
+                (line, lock.data.clone(), LockOperation::Take(lock))
             }
-            (TextRequest::Delete { noreply, .. }, Some(held)) => {
+            (TextRequest::Delete { .. }, Some(held)) => {
                 let lock = client.locks.swap_remove(held);
                 let line = line("md", format!("C{}", lock.cas));
-                (line, Vec::new(), LockOperation::GiveBack, noreply)
+                (line, Vec::new(), LockOperation::GiveBack)
             }
-            (
-                TextRequest::Touch {
-                    exptime, noreply, ..
-                },
-                Some(held),
-            ) => {
+            (TextRequest::Touch { exptime, .. }, Some(held)) => {
                 let lock = client.locks.swap_remove(held);
                 let len = lock.data.len() - 2;
-                let (flags, cas, ttl) = (lock.flags, lock.cas, time(exptime));
-                let line = line("ms", format!("{len} F{flags} T{ttl} C{cas} c"));
-                (line, lock.data.clone(), LockOperation::Keep(lock), noreply)
+                let (flags, old, ttl) = (lock.flags, lock.cas, time(exptime));
+                let line = line("ms", format!("{len} F{flags} T{ttl} C{old} E{cas} c"));
+                (line, lock.data.clone(), LockOperation::Keep(lock))
             }
-            (TextRequest::Delete { noreply, .. } | TextRequest::Touch { noreply, .. }, None) => {
-                let line: &[u8] = if noreply { b"" } else { b"NOT_FOUND\r\n" };
-                client.say(line);
-                return DispatchResult::Taken;
+            (TextRequest::Delete { .. } | TextRequest::Touch { .. }, None) => {
+                return refuse(client, b"NOT_FOUND\r\n");
             }
             _ if expect == Expect::Binary => {
                 client.say(&crate::session::refused(parts[0]));
                 return DispatchResult::Taken;
             }
-            _ => {
-                client.say(NO_LOCK);
-                return DispatchResult::Taken;
-            }
+            _ => return refuse(client, NO_LOCK),
         };
-        let shape = match quiet {
+        let shape = match silent {
             true => ReplyShape::Instead(Vec::new()),
             false => ReplyShape::Plain,
         };

@@ -88,6 +88,14 @@ pub struct Forward<'a> {
     pub reply_override: Option<Vec<u8>>,
 }
 
+impl Forward<'_> {
+    /// Whether the client expects no line at all, not even an error.
+    pub fn is_silent(&self) -> bool {
+        let noreply = self.expect == Expect::Line && self.fence;
+        noreply || self.reply_override.as_ref().is_some_and(Vec::is_empty)
+    }
+}
+
 /// A key's bytes.
 #[derive(Debug)]
 pub enum KeyBytes<'a> {

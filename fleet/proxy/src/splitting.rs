@@ -77,14 +77,16 @@ impl Worker {
         number: usize,
         (key, hash): (&[u8], u32),
         parts: &[&[u8]; 3],
-        (expect, ordered): (Expect, bool),
+        (expect, ordered, silent): (Expect, bool, bool),
     ) -> Option<DispatchResult> {
         // A change of the manifest must not overtake a change that waits for its pieces.
         if client.writes > 0 {
             return Some(DispatchResult::Ordered);
         }
         let refuse = |client: &mut Client| {
-            client.say(NOT_AVAILABLE);
+            if !silent {
+                client.say(NOT_AVAILABLE);
+            }
             Some(DispatchResult::Taken)
         };
         let (mode, store) = match (expect, Class::of(parts[0])) {
@@ -131,17 +133,23 @@ impl Worker {
             return Some(DispatchResult::Busy);
         }
         if !self.within_limits(number, 1, value.len() as u64) {
-            client.say(crate::dispatch::LIMITED);
+            if !silent {
+                client.say(crate::dispatch::LIMITED);
+            }
             return Some(DispatchResult::Taken);
         }
         self.log(number, Class::Set, key);
         self.counters.cmd_forward.add(1);
         let stamp = self.stamp(number, Class::Set, hash);
+        let shape = match silent {
+            true => ReplyShape::NoReply,
+            false => ReplyShape::Plain,
+        };
         let budget = &mut self.clients.budget;
         let waiter = Waiter {
             client: index,
             generation: client.generation,
-            number: client.expect(ReplyShape::Plain, 1, true, stamp, budget),
+            number: client.expect(shape, 1, true, stamp, budget),
             part: 0,
             reading: 0,
         };

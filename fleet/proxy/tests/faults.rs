@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{count, proxy, until, Client, Engine, Script};
+use common::{count, hits, proxy, until, Client, Engine, Script};
 use hippos_proxy::server::Server;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -22,17 +22,6 @@ fn echo(line: &str) -> Vec<u8> {
         Some("version") => b"VERSION 1.6.38\r\n".to_vec(),
         _ => Vec::new(),
     }
-}
-
-/// The reply to a datagram, with every key found.
-fn hits(datagram: &[u8]) -> Vec<u8> {
-    let text = std::str::from_utf8(&datagram[8..]).unwrap().trim_end();
-    let mut reply = datagram[..8].to_vec();
-    for key in text.split(' ').skip(1) {
-        reply.extend_from_slice(format!("VALUE {key} 0 {}\r\n{key}\r\n", key.len()).as_bytes());
-    }
-    reply.extend_from_slice(b"END\r\n");
-    reply
 }
 
 /// Requests 60 absent keys while one of two nodes does not answer: its keys fail, the other's miss, and the node is

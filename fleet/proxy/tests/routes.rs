@@ -4,11 +4,13 @@
 
 mod common;
 
-use common::{count, http, until, Client, Engine};
+use common::{count, http, until, Client, Engine, Script};
 use hippos_process::free_address;
 use hippos_proxy::config::Config;
 use hippos_proxy::server::{ControlCommand, Server};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A proxy with a pool of one node for each of `nodes`, named `a`, `b`, `c`.
@@ -62,6 +64,60 @@ fn a_change_reaches_every_copy_and_any_copy_answers_reads() {
     assert_eq!(client.ask("delete copy"), "DELETED");
     assert_eq!(copies[0].get("copy"), Ok(None));
     assert_eq!(count(&proxy, "node_errors"), 0);
+}
+
+#[test]
+fn a_cas_value_is_read_from_the_copy_that_it_is_compared_in() {
+    let nodes = [Engine::start(), Engine::start()];
+    let addresses = nodes.each_ref().map(|node| node.address);
+    let near = format!(
+        "listen = \"127.0.0.1:0\"\nthreads = 1\nzone = \"here\"\n[pools.a]\nnodes = [\"{}\"]\n\
+         [pools.b]\nnodes = [\"{}\"]\nzone = \"here\"\n[[routes]]\npools = [\"a\", \"b\"]\n",
+        addresses[0], addresses[1]
+    );
+    let near = Server::start(Config::parse(&near).unwrap()).unwrap();
+    let spread = proxy(
+        &addresses,
+        "[[routes]]\npools = [\"a\", \"b\"]\nread = \"spread\"\n",
+    );
+    let fastest = proxy(
+        &addresses,
+        "[[routes]]\npools = [\"a\", \"b\"]\nread = \"fastest\"\n",
+    );
+    // The copies count differently.
+    assert_eq!(Client::at(addresses[1]).set("pad", "x"), "STORED");
+    for proxy in [&near, &spread, &fastest] {
+        let mut client = Client::new(proxy);
+        for _ in 0..4 {
+            assert_eq!(client.set("k", "1"), "STORED");
+            let line = client.ask("gets k");
+            assert_eq!(client.line() + &client.line(), "1\r\nEND\r\n");
+            let cas = line.rsplit(' ').next().unwrap().to_owned();
+            let change = format!("cas k 0 0 1 {cas}\r\n2");
+            assert_eq!(client.ask(&change), "STORED");
+            let line = client.ask("mg k c");
+            let cas = line.strip_prefix("HD c").unwrap();
+            assert_eq!(client.ask(&format!("ms k 1 C{cas}\r\n3")), "HD");
+            assert_eq!(client.ask(&change), "EXISTS");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_stands_in_for_another_copys_gets_a_change_once() {
+    let node = Engine::start();
+    let proxy = pools(
+        &[free_address(), node.address],
+        "",
+        "failover = \"b\"",
+        "[[routes]]\npools = [\"a\", \"b\"]\nread = \"fastest\"\n",
+    );
+    let mut client = Client::new(&proxy);
+    until(|| client.set("n", "1") == "STORED");
+    assert_eq!(client.ask("incr n 1"), "2");
+    assert_eq!(client.get("n"), Ok(Some("2".into())));
+    assert_eq!(client.ask("append n 0 0 1\r\nx"), "STORED");
+    assert_eq!(client.get("n"), Ok(Some("2x".into())));
 }
 
 #[test]
@@ -149,6 +205,32 @@ fn a_cold_pool_is_filled_from_a_warm_one_with_the_time_that_is_left() {
     assert_eq!(client.get("gone"), Ok(None));
     assert_eq!(client.get("never"), Ok(None));
     assert_eq!(count(&proxy, "warmed"), 2);
+}
+
+#[test]
+fn a_warm_value_of_more_than_thirty_days_keeps_its_time_to_live() {
+    let nodes = [Engine::start(), Engine::start()];
+    let addresses = nodes.each_ref().map(|node| node.address);
+    let proxy = proxy(&addresses, "[[routes]]\npool = \"a\"\nwarm = \"b\"\n");
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let end = now.as_secs() + 60 * 86_400;
+    let mut warm = Client::at(addresses[1]);
+    for key in ["one", "two"] {
+        assert_eq!(warm.ask(&format!("set {key} 0 {end} 4\r\nwarm")), "STORED");
+    }
+    let mut client = Client::new(&proxy);
+    assert_eq!(client.get("one"), Ok(Some("warm".into())));
+    let line = client.ask("gets two");
+    assert!(line.starts_with("VALUE two"), "{line}");
+    let mut cold = Client::at(addresses[0]);
+    for key in ["one", "two"] {
+        until(|| cold.get(key) == Ok(Some("warm".into())));
+        let line = cold.ask(&format!("mg {key} t"));
+        let left: u64 = line.strip_prefix("HD t").unwrap().parse().unwrap();
+        assert!(left > 59 * 86_400 && left <= 60 * 86_400, "{left}");
+    }
 }
 
 #[test]
@@ -303,6 +385,67 @@ fn a_hot_value_is_kept_for_its_time_and_a_client_reads_its_own_changes() {
 }
 
 #[test]
+fn flush_all_empties_the_hot_keys_of_a_worker_that_made_no_change() {
+    let node = Engine::start();
+    let proxy = pools(
+        &[node.address],
+        "l1 = { ttl_ms = 100000 }",
+        "",
+        "[[routes]]\npool = \"a\"\n",
+    );
+    assert_eq!(Client::at(node.address).set("hot", "1"), "STORED");
+    let mut client = Client::new(&proxy);
+    until(|| {
+        assert_eq!(client.get("hot"), Ok(Some("1".into())));
+        count(&proxy, "l1_hits") > 0
+    });
+    assert_eq!(client.ask("flush_all"), "OK");
+    assert_eq!(client.get("hot"), Ok(None));
+}
+
+#[test]
+fn a_value_that_is_read_during_flush_all_is_not_kept_after_it() {
+    let flushed = Arc::new(AtomicBool::new(false));
+    let (by_tcp, by_udp) = (flushed.clone(), flushed);
+    let node = Script::start(
+        move |line| match line {
+            _ if line.starts_with("flush_all") => {
+                std::thread::sleep(Duration::from_millis(500));
+                by_tcp.store(true, Relaxed);
+                b"OK\r\n".to_vec()
+            }
+            "mn" => b"MN\r\n".to_vec(),
+            _ => b"END\r\n".to_vec(),
+        },
+        move |socket, peer, datagram| {
+            let reply = match by_udp.load(Relaxed) {
+                true => [&datagram[..8], b"END\r\n"].concat(),
+                false => common::hits(datagram),
+            };
+            let _ = socket.send_to(&reply, peer);
+        },
+    );
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nthreads = 1\nl1 = {{ ttl_ms = 100000 }}\nudp_timeout_ms = 10000\n\
+         [pools.default]\nnodes = [\"{}\"]\n",
+        node.address
+    );
+    let proxy = Server::start(Config::parse(&text).unwrap()).unwrap();
+    let mut client = Client::new(&proxy);
+    let mut reader = Client::new(&proxy);
+    until(|| {
+        reader.get("hot").unwrap();
+        count(&proxy, "l1_hits") > 0
+    });
+    client.send("flush_all\r\n");
+    for _ in 0..20 {
+        reader.get("hot").unwrap();
+    }
+    assert_eq!(client.line(), "OK\r\n");
+    assert_eq!(client.get("hot"), Ok(None));
+}
+
+#[test]
 fn a_lock_has_one_owner_and_does_not_survive_it() {
     let node = Engine::start();
     let proxy = proxy(&[node.address], "[[routes]]\npool = \"a\"\nlock_s = 100\n");
@@ -330,6 +473,83 @@ fn a_lock_has_one_owner_and_does_not_survive_it() {
     assert_eq!(direct.get("lock"), Ok(Some("x".into())));
     drop(one);
     until(|| two.ask(take) == "STORED");
+}
+
+#[test]
+fn reads_that_write_do_not_change_another_clients_lock() {
+    let node = Engine::start();
+    let proxy = proxy(&[node.address], "[[routes]]\npool = \"a\"\nlock_s = 100\n");
+    let mut owner = Client::new(&proxy);
+    let mut other = Client::new(&proxy);
+    let refusal = "CLIENT_ERROR locks are taken by add, kept by touch, given back by delete";
+    for (number, line) in ["gat -1 KEY", "gats -1 KEY", "gat 0 none KEY", "mg KEY T-1"]
+        .iter()
+        .enumerate()
+    {
+        let key = format!("lock{number}");
+        let take = format!("add {key} 0 0 1\r\nx");
+        assert_eq!(owner.ask(&take), "STORED");
+        assert_eq!(other.ask(&line.replace("KEY", &key)), refusal, "{line}");
+        assert_eq!(other.ask(&take), "NOT_STORED", "{line}");
+        assert_ne!(other.ask(&format!("mg {key} t")), "HD t-1", "{line}");
+    }
+    // Nor may they make one that has no owner.
+    assert_eq!(other.ask("mg none N0 v"), refusal);
+    assert_eq!(owner.ask("add none 0 0 1\r\nx"), "STORED");
+}
+
+#[test]
+fn the_end_of_a_lost_locks_owner_does_not_release_the_lock_of_another() {
+    let node = Engine::start();
+    let port = node.address.port();
+    let proxy = proxy(&[node.address], "[[routes]]\npool = \"a\"\nlock_s = 100\n");
+    let mut one = Client::new(&proxy);
+    let mut two = Client::new(&proxy);
+    let mut three = Client::new(&proxy);
+    let take = "add lock 0 0 1\r\nx";
+    assert_eq!(one.ask(take), "STORED");
+    // The restarted node counts its CAS values from the start again.
+    drop(node);
+    until(|| two.get("none").is_err());
+    let _node = Engine::at(port);
+    until(|| two.ask(take) == "STORED");
+    assert_eq!(one.ask("delete lock"), "NOT_FOUND");
+    assert_eq!(three.ask(take), "NOT_STORED");
+    // The owner can renew and release it.
+    assert_eq!(two.ask("touch lock 100"), "TOUCHED");
+    assert_eq!(two.ask("delete lock"), "DELETED");
+}
+
+#[test]
+fn noreply_has_no_reply_of_the_proxys_own() {
+    let node = Engine::start();
+    let proxy = proxy(
+        &[node.address, free_address()],
+        "[[routes]]\npool = \"a\"\n\
+         [[routes]]\nprefix = \"lock\"\npool = \"a\"\nlock_s = 9\n\
+         [[routes]]\nprefix = \"split\"\npool = \"a\"\nsplit_bytes = 100000\n\
+         [[routes]]\nprefix = \"few\"\npool = \"a\"\nlimit = { requests = 1 }\n\
+         [[routes]]\nprefix = \"away\"\npool = \"b\"\n\
+         [[routes]]\nprefix = \"copies\"\npools = [\"b\", \"a\"]\n",
+    );
+    let mut client = Client::new(&proxy);
+    let large = format!("set away 0 0 2000000 noreply\r\n{}", "v".repeat(2_000_000));
+    for line in [
+        "set lock 0 0 1 noreply\r\nx",
+        "incr lock 1 noreply",
+        "append split 0 0 1 noreply\r\nx",
+        "delete few noreply\r\ndelete few noreply\r\ndelete few noreply",
+        "set away 0 0 1 noreply\r\nx",
+        "set away 0 0 1 noreply\r\nx",
+        "incr away 1 noreply",
+        &large,
+        "set copies 0 0 1 noreply\r\nx",
+        "flush_all noreply",
+    ] {
+        let first: String = line.chars().take(40).collect();
+        assert_eq!(client.ask(&format!("{line}\r\nmn")), "MN", "{first}");
+    }
+    assert!(count(&proxy, "limited") > 0);
 }
 
 #[test]

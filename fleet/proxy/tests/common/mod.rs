@@ -215,6 +215,17 @@ pub fn count(server: &Server, name: &str) -> u64 {
         .2
 }
 
+/// The reply to a datagram, with every key found.
+pub fn hits(datagram: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(&datagram[8..]).unwrap().trim_end();
+    let mut reply = datagram[..8].to_vec();
+    for key in text.split(' ').skip(1) {
+        reply.extend_from_slice(format!("VALUE {key} 0 {}\r\n{key}\r\n", key.len()).as_bytes());
+    }
+    reply.extend_from_slice(b"END\r\n");
+    reply
+}
+
 /// A scripted node: a function for lines over TCP, and one for datagrams over UDP.
 pub struct Script {
     pub address: SocketAddr,
