@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-/// Renames a file that is on the disk, and puts the new name there too.
+/// Renames a file that is on the disk, and puts the new name there too. If only that fails, the error says that the file is
+/// in place.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     rename_and(from, to, |folder| File::open(folder)?.sync_all())
 }
@@ -17,10 +18,18 @@ fn rename_and(
     sync: impl FnOnce(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     fs::rename(from, to)?;
-    match to.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => sync(folder),
-        _ => sync(Path::new(".")),
-    }
+    let folder = match to.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // Of no kind, so that it is not taken for an error of the rename.
+    sync(folder).map_err(|error| {
+        io::Error::other(format!(
+            "{} is in place, but a crash of the machine may undo that: {} is not synced: {error}",
+            to.display(),
+            folder.display()
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -40,9 +49,16 @@ mod tests {
         .unwrap();
         assert_eq!(synced, Some((path("/d"), true)));
         let error = rename_and(&path("/d/whole"), &path("/d/x"), |_| {
-            Err(io::Error::other("disk"))
+            Err(io::Error::new(io::ErrorKind::NotFound, "disk"))
         });
-        assert_eq!(error.unwrap_err().to_string(), "disk");
+        let error = error.unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::NotFound);
+        let error = error.to_string();
+        let start = format!("{} is in place, but ", path("/d/x").display());
+        assert!(
+            error.starts_with(&start) && error.ends_with(": disk"),
+            "{error}"
+        );
     }
 
     #[test]

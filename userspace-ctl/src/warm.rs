@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -73,10 +73,10 @@ fn try_load(device: &Path, wanted: &Configuration) -> Result<()> {
         return Ok(());
     }
     source.connect()?;
-    let Some(file) = take(&file)? else {
+    let Some(file) = take(&file, durable::rename)? else {
         return Ok(());
     };
-    let shown = file.display().to_string();
+    let left = left(&file);
     let given = Load {
         file,
         mode: LoadMode::Add,
@@ -86,20 +86,32 @@ fn try_load(device: &Path, wanted: &Configuration) -> Result<()> {
         quiet: false,
     };
     let loaded = dump::load(&source.target()?, &given);
-    report(&loaded.with_context(|| {
-        format!("the dump is left as {shown}, for hippos-ctl load; the next start does not load it")
-    })?);
+    report(&loaded.context(left)?);
     Ok(())
+}
+
+/// The context of an error after which a dump that was renamed is not loaded.
+fn left(file: &Path) -> String {
+    format!(
+        "the dump is left as {}, for hippos-ctl load; the next start does not load it",
+        file.display()
+    )
 }
 
 /// A dump is loaded once: loading it again after a crash would bring back values that clients have replaced since. It
 /// is therefore renamed before any of it is loaded.
-fn take(file: &Path) -> Result<Option<PathBuf>> {
+fn take(
+    file: &Path,
+    rename: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> Result<Option<PathBuf>> {
     let mut loaded = OsString::from(file);
     loaded.push(".loaded");
-    match durable::rename(file, Path::new(&loaded)) {
-        Ok(()) => Ok(Some(loaded.into())),
+    let loaded = PathBuf::from(loaded);
+    match rename(file, &loaded) {
+        Ok(()) => Ok(Some(loaded)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        // Renamed, but not surely after a crash: then the next start would load it again.
+        Err(error) if !file.exists() => Err(error).context(left(&loaded)),
         Err(error) => Err(error).with_context(|| file.display().to_string()),
     }
 }
@@ -130,10 +142,28 @@ mod tests {
     fn a_dump_is_taken_once() {
         let folder = Folder::new("warm", &[("/cache.dump", "x")]);
         let file = folder.system().path("/cache.dump");
-        let taken = take(&file).unwrap().unwrap();
+        let taken = take(&file, durable::rename).unwrap().unwrap();
         assert!(taken.ends_with("cache.dump.loaded"));
         assert!(taken.exists() && !file.exists());
-        assert_eq!(take(&file).unwrap(), None);
+        assert_eq!(take(&file, durable::rename).unwrap(), None);
+    }
+
+    #[test]
+    fn error_after_the_rename_names_the_file_that_is_left() {
+        let folder = Folder::new("synced", &[("/cache.dump", "x")]);
+        let file = folder.system().path("/cache.dump");
+        let refused = take(&file, |_, _| Err(io::Error::other("disk"))).unwrap_err();
+        assert_eq!(format!("{refused:#}"), format!("{}: disk", file.display()));
+        let unsynced = |from: &Path, to: &Path| {
+            std::fs::rename(from, to)?;
+            Err(io::Error::other("disk"))
+        };
+        let error = format!("{:#}", take(&file, unsynced).unwrap_err());
+        let loaded = format!("the dump is left as {}.loaded, ", file.display());
+        assert!(
+            error.starts_with(&loaded) && error.ends_with(": disk"),
+            "{error}"
+        );
     }
 
     #[test]
