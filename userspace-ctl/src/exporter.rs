@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hippos_abi::Section;
 
+use crate::connect::{addresses, has_port};
+use crate::exit::end;
 use crate::metrics::Scrape;
 use crate::page;
 use crate::source::Source;
@@ -25,11 +27,16 @@ const STATS_TIME: Duration = Duration::from_secs(4);
 const REPLY_TIME: Duration = Duration::from_secs(10);
 /// The most bytes of a request's header.
 const HEAD_MOST: u64 = 8 << 10;
-/// The most clients at once.
+/// After a reply, how long and for how many bytes of the rest of its request a client is waited for.
+const END_TIME: Duration = Duration::from_secs(2);
+const END_MOST: u64 = 256 << 10;
+/// The most clients at once, and the most beyond them that get an error.
 const CLIENTS_MOST: usize = 16;
+/// How long the name of the address to listen on may be looked up.
+const LOOK_UP_TIME: Duration = Duration::from_secs(30);
 
 // A server that does not answer is reported as `memcached_up 0`, before Prometheus gives up, after 10 s
-// (`scrape_timeout`): connecting takes this time again, at most.
+// (`scrape_timeout`): connecting, with the look-up of its name, takes this time again, at most.
 const _: () = assert!(2 * STATS_TIME.as_secs() < 10);
 
 /// The source of all replies, and the page.
@@ -47,40 +54,49 @@ struct Page {
 
 /// Serves `/metrics` and `/` until the process ends.
 pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
-    let listener =
-        TcpListener::bind(listen).with_context(|| format!("can't listen on {listen}"))?;
+    if !has_port(listen) {
+        end!(Usage, "--listen {listen}: must be ADDRESS:PORT");
+    }
+    let listener = addresses(listen, LOOK_UP_TIME).and_then(|all| TcpListener::bind(&all[..]));
+    let listener = listener.with_context(|| format!("can't listen on {listen}"))?;
     let address = listener.local_addr()?;
     println!("http://{address}/metrics");
     // Until the process ends.
     let content: &'static Content = Box::leak(Box::new(Content::new(source)));
-    let clients = Arc::new(AtomicUsize::new(0));
+    let (clients, refused) = (Arc::default(), Arc::default());
     for stream in listener.incoming() {
-        let Ok(mut stream) = stream else {
+        let Ok(stream) = stream else {
             // No file descriptor is free at the moment.
             thread::sleep(Duration::from_millis(100));
             continue;
         };
-        let Some(place) = Place::take(&clients) else {
-            // A fresh connection has room for this.
-            drop(stream.set_nonblocking(true));
-            drop(reply(
-                &mut stream,
-                "GET",
-                "503 Service Unavailable",
-                "text/plain",
-                "too many clients\n",
-            ));
-            continue;
-        };
-        // Without memory for a thread, the client is closed.
-        let builder = thread::Builder::new();
-        drop(builder.spawn(move || {
-            let _place = place;
-            // A client that closed its connection, or takes too long, is not an error.
-            drop(content.answer(Timed::new(stream, REPLY_TIME)));
-        }));
+        let stream = Timed::new(stream, REPLY_TIME);
+        // A client that closed its connection, or takes too long, is not an error.
+        match Place::take(&clients) {
+            Some(place) => place.hold(move || drop(content.answer(stream))),
+            // Clients beyond those that are refused are closed.
+            None => {
+                if let Some(place) = Place::take(&refused) {
+                    place.hold(|| drop(refuse(stream)));
+                }
+            }
+        }
     }
     Ok(())
+}
+
+/// Replies to a client too many, whatever its request.
+fn refuse(mut stream: Timed<impl Timeout>) -> Result<()> {
+    stream.limit(Some(REPLY_TIME), None);
+    let status = "503 Service Unavailable";
+    reply(
+        &mut stream,
+        "GET",
+        status,
+        "text/plain",
+        "too many clients\n",
+    )?;
+    Ok(stream.finish(END_TIME, END_MOST)?)
 }
 
 /// One of the places for clients; dropping it frees it.
@@ -90,6 +106,14 @@ impl Place {
     fn take(clients: &Arc<AtomicUsize>) -> Option<Self> {
         let place = Place(clients.clone());
         (clients.fetch_add(1, SeqCst) < CLIENTS_MOST).then_some(place)
+    }
+
+    /// Holds it while a thread does the work. Without memory for a thread, the work is dropped.
+    fn hold(self, work: impl FnOnce() + Send + 'static) {
+        drop(thread::Builder::new().spawn(move || {
+            let _place = self;
+            work();
+        }));
     }
 }
 
@@ -125,7 +149,8 @@ impl Content {
             _ => ("405 Method Not Allowed", "text/plain", "GET\n".into()),
         };
         stream.limit(Some(REPLY_TIME), None);
-        reply(&mut stream, &verb, status, kind, &body)
+        reply(&mut stream, &verb, status, kind, &body)?;
+        Ok(stream.finish(END_TIME, END_MOST)?)
     }
 
     /// The page for a browser. Clients that waited while it was made get the same one: with a server that does not
@@ -151,7 +176,6 @@ impl Content {
 fn request(stream: &mut impl Read) -> Result<(String, String)> {
     let mut head = BufReader::new(stream.take(HEAD_MOST)).lines();
     let first = head.next().context("no request")??;
-    // Read to its end: closing the socket with unread bytes would reset the connection.
     for line in head {
         if line?.is_empty() {
             break;
@@ -196,9 +220,10 @@ pub(crate) fn scrape(source: &Source) -> Scrape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Status;
     use crate::timed::tests::{clock, Dripping};
     use std::io::ErrorKind;
-    use std::net::Shutdown;
+    use std::net::{Shutdown, TcpStream};
     use std::path::Path;
 
     #[test]
@@ -229,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_client_too_many_has_no_place_until_another_one_goes() {
-        let clients = Arc::new(AtomicUsize::new(0));
+        let clients = Arc::default();
         let mut places: Vec<_> = (0..CLIENTS_MOST).map(|_| Place::take(&clients)).collect();
         assert!(places.iter().all(Option::is_some));
         assert!(Place::take(&clients).is_none());
@@ -237,6 +262,42 @@ mod tests {
         assert!(Place::take(&clients).is_some());
         drop(places);
         assert_eq!(clients.load(SeqCst), 0);
+    }
+
+    /// A client of which more comes than is read before the reply.
+    #[test]
+    fn a_reply_is_read_to_its_end_whatever_was_sent() {
+        let source = Source::new(Path::new(""), Some("127.0.0.1:1"), None).unwrap();
+        let content: &'static Content = Box::leak(Box::new(Content::new(source)));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let served = |serve: fn(&Content, Timed) -> Result<()>| {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let request = [b"POST / HTTP/1.1\r\n\r\n".to_vec(), vec![b'x'; 30_000]].concat();
+            client.write_all(&request).unwrap();
+            let (stream, _) = listener.accept().unwrap();
+            let server = thread::spawn(move || serve(content, Timed::new(stream, REPLY_TIME)));
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            drop(client);
+            server.join().unwrap().unwrap();
+            text
+        };
+        let refused = served(|_, stream| refuse(stream));
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+        let answered = served(|content, stream| content.answer(stream));
+        assert!(answered.starts_with("HTTP/1.1 405 "), "{answered}");
+    }
+
+    #[test]
+    fn an_address_to_listen_on_has_a_port_and_a_known_name() {
+        for (listen, status) in [
+            ("127.0.0.1", Status::Usage),
+            ("host.invalid:9150", Status::Failed),
+        ] {
+            let source = Source::new(Path::new(""), Some("127.0.0.1:1"), None).unwrap();
+            let error = serve(source, listen).unwrap_err();
+            assert_eq!(Status::of(&error), status, "{error:#}");
+        }
     }
 
     /// A server whose time is over before its first reply.

@@ -2,19 +2,26 @@
 //! Streams with a deadline: a peer that sends or takes a byte now and then can't hold its reader for longer.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 /// A stream whose reads and writes can end after a time.
 pub(crate) trait Timeout: Read + Write {
     /// Sets that time, which is not zero, for the reads and writes from now on.
     fn set_timeout(&mut self, time: Duration) -> io::Result<()>;
+
+    /// Ends the writes: the peer reads to the end of the stream.
+    fn end_writes(&mut self) -> io::Result<()>;
 }
 
 impl Timeout for TcpStream {
     fn set_timeout(&mut self, time: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(time))?;
         self.set_write_timeout(Some(time))
+    }
+
+    fn end_writes(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
     }
 }
 
@@ -46,6 +53,15 @@ impl<S: Timeout> Timed<S> {
     pub(crate) fn limit(&mut self, time: Option<Duration>, most: Option<Instant>) {
         let end = time.map(|time| (self.clock)() + time);
         self.deadline = [end, most].into_iter().flatten().min();
+    }
+
+    /// Ends the writes, and discards what the peer still sends, up to `most` bytes and for that time, until it has closed
+    /// the connection: bytes that are unread when a socket is closed reset the connection, and the peer may lose what was
+    /// written.
+    pub(crate) fn finish(mut self, time: Duration, most: u64) -> io::Result<()> {
+        self.stream.end_writes()?;
+        self.limit(Some(time), None);
+        io::copy(&mut self.take(most), &mut io::sink()).map(drop)
     }
 
     /// The stream with the time-out of a single read or write.
@@ -136,6 +152,10 @@ pub(crate) mod tests {
             self.timeouts.push(time);
             Ok(())
         }
+
+        fn end_writes(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     const S: Duration = Duration::from_secs(1);
@@ -151,6 +171,14 @@ pub(crate) mod tests {
         let error = timed.write_all(&[0; 100]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert_eq!(timed.stream.timeouts.len(), 10);
+    }
+
+    #[test]
+    fn bytes_of_a_peer_that_does_not_close_are_discarded_up_to_a_number_and_for_a_time() {
+        let timed = || Timed::with_clock(Dripping::default(), 3 * S, clock);
+        let error = timed().finish(6 * S, 100).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        timed().finish(6 * S, 3).unwrap();
     }
 
     #[test]
