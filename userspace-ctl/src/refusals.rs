@@ -56,7 +56,7 @@ pub(crate) const REFUSALS: [Refusal; 9] = [
     Refusal {
         statistic: "hippos_udp_limited",
         what: "UDP replies beyond a source's rate",
-        remedy: "hippos-ctl limits --udp-rate BYTES",
+        remedy: "hippos-ctl limits shows --udp-rate and, for private networks, --udp-private-rate, and raises them",
         severity: Severity::Policy,
     },
     Refusal {

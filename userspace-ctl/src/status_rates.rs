@@ -15,8 +15,11 @@ pub(crate) fn rates(model: &Model) -> (String, Value) {
     let mut text = String::new();
     let mut put = |line: String| writeln!(text, "{line}").expect("a String takes all");
     let seconds = model.seconds;
+    let hits = model.hit_ratio.map_or_else(String::new, |ratio| {
+        format!(" ({:.1} % hits)", ratio * 100.0)
+    });
     put(format!(
-        "in the last {seconds:.1} s: {:.0} gets a second, {:.0} sets, {:.0} evictions",
+        "in the last {seconds:.1} s: {:.0} gets a second{hits}, {:.0} sets, {:.0} evictions",
         model.gets, model.sets, model.evictions
     ));
     // TCP is one of the receive paths; it counts commands, the others count datagrams.
@@ -52,7 +55,8 @@ pub(crate) fn rates(model: &Model) -> (String, Value) {
     }
     let all = model.json();
     let json = json!({
-        "seconds": seconds, "gets": model.gets, "sets": model.sets, "evictions": model.evictions,
+        "seconds": seconds, "gets": model.gets, "hit_ratio": model.hit_ratio, "sets": model.sets,
+        "evictions": model.evictions,
         "protocols": {"tcp": tcp, "udp": udp},
         "receive_paths": all["receive_paths"], "cpus": all["cpus"],
     });
@@ -70,7 +74,7 @@ mod tests {
         let (text, json) = rates(&model);
         assert_eq!(
             text,
-            "in the last 2.0 s: 100 gets a second, 10 sets, 4 evictions\n  \
+            "in the last 2.0 s: 100 gets a second (75.0 % hits), 10 sets, 4 evictions\n  \
              by protocol: TCP 7 commands a second, UDP 55 datagrams (XDP 30, PRE_ROUTING 20, UDP socket 5)\n  \
              by CPU, busiest first: 1: 47, 0: 15\n"
         );
