@@ -596,6 +596,67 @@ mod tests {
         Arguments::line().debug_assert();
     }
 
+    /// The commands without further subcommands, as words.
+    fn all_commands(of: &clap::Command, before: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        for command in of.get_subcommands() {
+            let words = format!("{before}{}", command.get_name());
+            if !command.has_subcommands() || !command.is_subcommand_required_set() {
+                all.push(words.clone());
+            }
+            all.extend(all_commands(command, &format!("{words} ")));
+        }
+        all
+    }
+
+    /// Files of Rust in a folder of the repository, one after the other.
+    fn sources(folder: &str) -> String {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let entries = std::fs::read_dir(&folder).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path());
+        let files = files.filter(|file| file.extension().is_some_and(|end| end == "rs"));
+        files
+            .map(|file| std::fs::read_to_string(file).unwrap())
+            .collect()
+    }
+
+    /// The functions and macros of the guest tests to which a command is given.
+    const RUNS: [&str; 12] = [
+        "run", "ctl", "ends", "said", "json", "show", "shown", "reports", "remedy", "start", "arg",
+        "format!",
+    ];
+
+    /// Whether a guest test gives one of [`RUNS`] a text that begins with the command, with or without the program's name.
+    fn is_run(tests: &str, command: &str) -> bool {
+        [format!("(\"{command}"), format!("(\"hippos-ctl {command}")]
+            .iter()
+            .flat_map(|text| tests.match_indices(text.as_str()))
+            .any(|(at, text)| {
+                let is_of_name = |c: char| c.is_alphanumeric() || c == '_' || c == '!';
+                let name = tests[..at].rsplit(|c| !is_of_name(c)).next();
+                let rest = &tests[at + text.len()..];
+                name.is_some_and(|name| RUNS.contains(&name)) && rest.starts_with(['"', ' '])
+            })
+    }
+
+    /// A new command needs a guest test that reads its output; hippos-proxy is a program of the host.
+    #[test]
+    fn each_command_is_run_by_a_test() {
+        let in_guest = sources("../testing/guest/src/tests") + &sources("../testing/guest/src");
+        let on_host = sources("tests");
+        let commands = all_commands(&Arguments::line(), "");
+        assert!(commands.len() > 30, "{commands:?}");
+        for command in commands {
+            let is_tested = match command.strip_prefix("proxy ") {
+                Some(action) => on_host.contains(&format!("\"{action}\"")),
+                None => is_run(&in_guest, &command),
+            };
+            assert!(is_tested, "no test runs `hippos-ctl {command}`");
+        }
+        assert!(!is_run("tcp.stat_of(\"slabs\", x)", "slabs"));
+        assert!(!is_run("run(\"hippos-ctl confs\")", "conf"));
+    }
+
     #[test]
     fn help_lists_each_exit_status() {
         let help = Arguments::line().render_help().to_string();
