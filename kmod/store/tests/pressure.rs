@@ -8,7 +8,10 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use hippos_store::host::Host;
-use hippos_store::{ClassCounter, Commit, Config, Cookie, Expiry, Outcome, Pin, Store, StoreError};
+use hippos_store::{
+    Arith, Arithmetic, ClassCounter, Commit, Config, Cookie, Eviction, Expiry, Outcome, Pin, Store,
+    StoreError, StoreMode,
+};
 
 use instrumented::{Instrumented, Watch};
 
@@ -334,5 +337,86 @@ fn an_empty_slab_is_taken_only_when_its_class_has_not_used_it_for_a_second() {
         store.maintain();
         write_small(second);
         assert_eq!(slabs(), kept, "second {second}");
+    }
+}
+
+/// A store full of small items, with a slab of the smallest class, which has free slots.
+fn filled_with_small(eviction: Eviction) -> Store<Counted> {
+    let store = make(Config {
+        memory: 16 * BLOCK,
+        block: BLOCK,
+        item_max: BLOCK,
+        eviction,
+        ..Config::default()
+    });
+    set(&store, b"tiny", b"t").unwrap();
+    for i in 0..40_000 {
+        set(&store, format!("small-{i}").as_bytes(), &[1; 40]).unwrap();
+    }
+    store
+}
+
+/// A number, and blanks up to this length.
+fn number(len: usize) -> Vec<u8> {
+    let mut number = vec![b' '; len];
+    number[0] = b'7';
+    number
+}
+
+fn increment(store: &Store<Counted>, key: &[u8]) -> Arithmetic {
+    let by = Arith {
+        by: 1,
+        ..Arith::default()
+    };
+    store.arith(key, store.hash(key), &by).unwrap()
+}
+
+/// The only item of its class needs memory for its new value: items of other classes make place for it.
+#[test]
+fn an_append_keeps_its_own_item() {
+    for eviction in Eviction::ALL {
+        let store = filled_with_small(eviction);
+        let hash = store.hash(b"large");
+        let mut part = store.reserve(b"large", hash, 0, Expiry::NEVER, 1).unwrap();
+        part.write(b"x");
+        set(&store, b"large", &[b'2'; BLOCK * 3 / 4]).unwrap();
+        let outcome = store.commit(part, &Commit::new(StoreMode::Append));
+        let stored = matches!(outcome, Ok(Outcome::Stored { .. }));
+        assert!(stored, "{eviction:?}: {outcome:?}");
+    }
+}
+
+/// As for an append.
+#[test]
+fn an_increment_keeps_its_own_item() {
+    for eviction in Eviction::ALL {
+        let store = filled_with_small(eviction);
+        set(&store, b"large", &number(BLOCK * 3 / 4)).unwrap();
+        let got = increment(&store, b"large");
+        let found = matches!(got, Arithmetic::Value { .. });
+        assert!(found, "{eviction:?}: {got:?}");
+    }
+}
+
+/// A write that gets no memory otherwise replaces the only item that could be evicted: its own.
+#[test]
+fn a_set_replaces_its_own_item_where_nothing_else_can_be_evicted() {
+    for eviction in Eviction::ALL {
+        let store = make(Config {
+            memory: 16 * BLOCK,
+            block: BLOCK,
+            item_max: BLOCK,
+            eviction,
+            ..Config::default()
+        });
+        set(&store, b"large", &[b'1'; BLOCK * 3 / 4]).unwrap();
+        let value = vec![9; BLOCK * 3 / 4];
+        let mut held = Vec::new();
+        while store.snapshot().held + store.block_size() <= store.allowed() {
+            let hash = store.hash(b"held");
+            let new = store.try_reserve(b"held", hash, 0, Expiry::NEVER, value.len());
+            held.extend(new.ok());
+        }
+        assert_eq!(set(&store, b"large", &value), Ok(()), "{eviction:?}");
     }
 }

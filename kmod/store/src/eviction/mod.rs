@@ -57,6 +57,14 @@ impl Policy {
         }
     }
 
+    /// Puts back a picked slot that is not to be evicted. Its slot has not been freed since it was picked.
+    pub(crate) fn put_back(&mut self, class: &impl Slots, slot: Slot) {
+        match self {
+            Self::Clock | Self::Sieve(_) => {}
+            Self::S3Fifo(s3fifo) => s3fifo.put_back(class, slot),
+        }
+    }
+
     /// Shows up to [`SCAN_MAX`] slots of those that [`pick`](Self::pick) will look at next; changes nothing.
     pub(crate) fn look_ahead(&self, class: &mut impl Slots, see: &mut dyn FnMut(Slot)) {
         match self {

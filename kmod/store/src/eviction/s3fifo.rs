@@ -56,6 +56,12 @@ impl S3Fifo {
         self.dequeue(class, slot);
     }
 
+    pub(super) fn put_back(&mut self, class: &impl Slots, slot: Slot) {
+        if whereabouts(slot) & NOWHERE != 0 {
+            self.enqueue(class, slot, 0);
+        }
+    }
+
     /// Shows up to `most` slots that will be looked at next: the oldest of each queue.
     pub(super) fn look_ahead(&self, class: &impl Slots, most: usize, see: &mut dyn FnMut(Slot)) {
         for queue in [&self.small, &self.main] {

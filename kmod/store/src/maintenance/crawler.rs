@@ -6,6 +6,7 @@ use hippos_invariant::Exact;
 use crate::capacities::PICK;
 use crate::counters::{ClassCounter, Counter};
 use crate::eviction::Picked;
+use crate::hash::Hash;
 use crate::index::Unchained;
 use crate::item::Slot;
 use crate::memory::class::HEAD;
@@ -24,13 +25,14 @@ const CRAWL_STEPS: usize = 4096;
 const CRAWL_INTERVAL_SECS: u32 = 10;
 
 impl<P: Platform> Store<P> {
-    /// Evicts the items of a slab that are `wanted`, starting at `at`, and looks at up to `most` slots. Returns where
-    /// to continue, or None at the end, and how many slots it looked at.
+    /// Evicts the items of a slab that are `wanted` and whose keys do not have the hash `keep`, starting at `at`, and
+    /// looks at up to `most` slots. Returns where to continue, or None at the end, and how many slots it looked at.
     pub(super) fn unlink_range(
         &self,
         block: &Block,
         at: u32,
         most: usize,
+        keep: Option<Hash>,
         wanted: impl Fn(Slot) -> bool,
     ) -> (Option<u32>, usize) {
         let mut at = at;
@@ -52,7 +54,8 @@ impl<P: Platform> Store<P> {
                 };
                 at = at.add_exact(of.size());
                 scanned = scanned.add_exact(1);
-                if slot.is_live() && wanted(slot) && self.unlink(slot, &wanted, &mut overflow) {
+                if slot.is_live() && wanted(slot) && self.unlink(slot, keep, &wanted, &mut overflow)
+                {
                     // The list holds as many as one section evicts.
                     unlinked.push(slot);
                 }
@@ -114,7 +117,8 @@ impl<P: Platform> Store<P> {
                 continue;
             };
             let at = up.crawl_at.load(Relaxed);
-            let (next, scanned) = self.unlink_range(block, at, left, |slot| !self.is_valid(slot));
+            let (next, scanned) =
+                self.unlink_range(block, at, left, None, |slot| !self.is_valid(slot));
             self.count(Counter::CrawlerChecked, scanned as u64);
             left = left.saturating_sub(scanned);
             up.crawl_at.store(next.unwrap_or(HEAD as u32), Relaxed);

@@ -5,6 +5,7 @@
 use hippos_invariant::Exact;
 
 use crate::counters::{ClassCounter, Counter};
+use crate::hash::Hash;
 use crate::maintenance_state::Drain;
 use crate::memory::class::HEAD;
 use crate::memory::pool::{Block, NONE};
@@ -62,7 +63,7 @@ impl<P: Platform> Store<P> {
             .iter()
             .filter(|drain| !drain.is_idle())
         {
-            next_ms = next_ms.min(match self.drain(drain) {
+            next_ms = next_ms.min(match self.drain(drain, None) {
                 DrainResult::Working | DrainResult::Done => NOW_MS,
                 DrainResult::Waiting => SOON_MS,
                 DrainResult::Failed => IDLE_MS,
@@ -177,8 +178,8 @@ impl<P: Platform> Store<P> {
         true
     }
 
-    /// One step of draining a slab.
-    fn drain(&self, drain: &Drain) -> DrainResult {
+    /// One step of draining a slab. It fails if the slab holds an item whose key has the hash `keep`.
+    fn drain(&self, drain: &Drain, keep: Option<Hash>) -> DrainResult {
         let id = drain.block.load(Relaxed);
         let Some(block) = self.pool.get(id) else {
             return DrainResult::Failed;
@@ -195,7 +196,7 @@ impl<P: Platform> Store<P> {
         }
         if !drain.over.load(Relaxed) {
             let at = drain.at.load(Relaxed);
-            if let (Some(next), _) = self.unlink_range(block, at, DRAIN, |_| true) {
+            if let (Some(next), _) = self.unlink_range(block, at, DRAIN, keep, |_| true) {
                 drain.at.store(next, Relaxed);
                 return DrainResult::Working;
             }
@@ -253,10 +254,10 @@ impl<P: Platform> Store<P> {
         self.count(Counter::Moves, 1);
     }
 
-    /// One step towards taking a slab of another class for a class that has nothing to evict. No lock or section is
-    /// held; does not sleep.
+    /// One step towards taking a slab of another class for a class that has nothing to evict, without an item whose key
+    /// has the hash `keep`. No lock or section is held; does not sleep.
     #[cold]
-    pub(crate) fn steal(&self, class: usize) -> StealResult {
+    pub(crate) fn steal(&self, class: usize, keep: Option<Hash>) -> StealResult {
         if self.maintenance.busy.swap(true, Acquire) {
             return StealResult::Busy;
         }
@@ -268,10 +269,10 @@ impl<P: Platform> Store<P> {
         let mut result = StealResult::Nothing;
         for drain in drains.iter().filter(|drain| !drain.is_idle()) {
             let mut steps = STEAL_STEPS;
-            let mut drained = self.drain(drain);
+            let mut drained = self.drain(drain, keep);
             while drained == DrainResult::Working && steps != 0 {
                 steps = steps.sub_exact(1);
-                drained = self.drain(drain);
+                drained = self.drain(drain, keep);
             }
             result = match (drained, result) {
                 (DrainResult::Done, _) => StealResult::Slab,

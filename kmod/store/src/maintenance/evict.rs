@@ -6,6 +6,7 @@ use hippos_invariant::Exact;
 use crate::capacities::PICK;
 use crate::counters::{ClassCounter, Counter};
 use crate::eviction::Picked;
+use crate::hash::Hash;
 use crate::index::Unchained;
 use crate::item::{Slot, FETCHED};
 use crate::memory::class::Class;
@@ -57,14 +58,21 @@ impl<P: Platform> Store<P> {
         self.slabs.spare_for(of) != 0 && self.pool.held() <= self.pool.allowed()
     }
 
-    /// Evicts up to `want` items of a class and returns how many it evicted. No lock or section is held; may sleep.
-    pub(crate) fn evict(&self, class: usize, want: usize) -> usize {
-        self.evict_some(class, want, SCAN_MAX).0
+    /// Evicts up to `want` items of a class, but none whose key has the hash `keep`, and returns how many it evicted. No
+    /// lock or section is held; may sleep.
+    pub(crate) fn evict(&self, class: usize, want: usize, keep: Option<Hash>) -> usize {
+        self.evict_some(class, want, SCAN_MAX, keep).0
     }
 
     /// Like [`evict`](Self::evict), but looks at about `scan_max` slots at most; also returns whether it went over all
     /// of the class.
-    pub(crate) fn evict_some(&self, class: usize, want: usize, scan_max: usize) -> (usize, bool) {
+    pub(crate) fn evict_some(
+        &self,
+        class: usize,
+        want: usize,
+        scan_max: usize,
+        keep: Option<Hash>,
+    ) -> (usize, bool) {
         let Some(of) = self.slabs.get(class) else {
             return (0, true);
         };
@@ -102,9 +110,13 @@ impl<P: Platform> Store<P> {
             let mut overflow = Unchained::new();
             for slot in picked.iter() {
                 // A pick may be any item, also one that was dead and whose life was extended meanwhile.
-                if self.unlink(slot, |_| true, &mut overflow) {
+                if self.unlink(slot, keep, |_| true, &mut overflow) {
                     // The list holds as many as were picked.
                     unlinked.push(slot);
+                } else if slot.is_live() {
+                    let mut state = of.state.lock();
+                    let (class, policy) = self.slabs.class_slots(&self.pool, of, &mut state);
+                    policy.put_back(&class, slot);
                 }
             }
             drop(guard);
@@ -143,19 +155,24 @@ impl<P: Platform> Store<P> {
         age
     }
 
-    /// Unlinks a slot if it is still linked and `wanted`, which is decided under the stripe's lock: another client may
-    /// have changed the item since the caller looked at it. The caller is in a section in which it saw the slot live, and
-    /// `overflow` has space for one more bucket.
+    /// Unlinks a slot if its key does not have the hash `keep`, it is still linked, and `wanted`, which is decided under
+    /// the stripe's lock: another client may have changed the item since the caller looked at it. The caller is in a
+    /// section in which it saw the slot live, and `overflow` has space for one more bucket.
     pub(crate) fn unlink(
         &self,
         slot: Slot,
+        keep: Option<Hash>,
         wanted: impl Fn(Slot) -> bool,
         overflow: &mut Unchained,
     ) -> bool {
         if !slot.is_live() {
             return false;
         }
-        let Some(mut chain) = self.index.lock(self.hash_of(slot)) else {
+        let hash = self.hash_of(slot);
+        if keep == Some(hash) {
+            return false;
+        }
+        let Some(mut chain) = self.index.lock(hash) else {
             return false;
         };
         let Some(place) = chain.find(|s| s == slot && wanted(s)) else {

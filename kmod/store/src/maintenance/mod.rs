@@ -164,7 +164,7 @@ impl<P: Platform> Store<P> {
             }
             let deficit = self.reserve_deficit(of) as usize;
             if deficit != 0 {
-                self.evict(i, deficit.min(RESERVE));
+                self.evict(i, deficit.min(RESERVE), None);
             }
         }
     }

@@ -41,6 +41,15 @@ pub enum AllocError {
     Exhausted,
 }
 
+/// Whether a write that gets no memory otherwise may evict the item that its key has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnItem {
+    /// The write replaces it.
+    Evictable,
+    /// The write is made from it.
+    Kept,
+}
+
 /// The retries that a writer has left to get a slot.
 #[derive(Clone, Copy)]
 pub(crate) struct RetryBudget {
@@ -104,9 +113,9 @@ impl<P: Platform> Store<P> {
     ) -> Result<Slot, AllocError> {
         let slot = match self.alloc_fast(class, hash) {
             Some(slot) => slot,
-            None => self.alloc_slow(class, hash, budget)?,
+            None => self.alloc_slow(class, hash, OwnItem::Evictable, budget)?,
         };
-        self.refill_reserve(class);
+        self.refill_reserve(class, hash);
         Ok(slot)
     }
 
@@ -117,13 +126,14 @@ impl<P: Platform> Store<P> {
         (!self.congested()).then(ready).flatten()
     }
 
-    /// Allocates a slot after [`Store::alloc_fast`] found none. No lock or section is held; may sleep, as far as
-    /// `budget` allows.
+    /// Allocates a slot after [`Store::alloc_fast`] found none. The key's own item is evicted last, or never. No lock or
+    /// section is held; may sleep, as far as `budget` allows.
     #[cold]
     pub(super) fn alloc_slow(
         &self,
         class: usize,
         hash: Hash,
+        own: OwnItem,
         budget: &mut RetryBudget,
     ) -> Result<Slot, AllocError> {
         let Some(of) = self.slabs.get(class) else {
@@ -161,11 +171,11 @@ impl<P: Platform> Store<P> {
                 }
             }
             if want == 0 || coming != 0 {
-                self.evict(class, want as usize);
+                self.evict(class, want as usize, Some(hash));
                 self.wait_grace_period(budget)?;
                 continue;
             }
-            match self.evict_some(class, want as usize, SCAN_MAX) {
+            match self.evict_some(class, want as usize, SCAN_MAX, Some(hash)) {
                 // The scan did not reach all slots, or some are about to be freed.
                 (0, false) => budget.retry()?,
                 (1.., _) => self.wait_grace_period(budget)?,
@@ -175,10 +185,15 @@ impl<P: Platform> Store<P> {
                     budget.retry()?;
                 }
                 // The class has nothing to evict: take a slab from another class.
-                (0, true) => match self.steal(class) {
+                (0, true) => match self.steal(class, Some(hash)) {
                     StealResult::Slab | StealResult::Working => budget.retry()?,
                     StealResult::Waiting => self.wait_grace_period(budget)?,
                     StealResult::Busy => self.short_sleep(budget)?,
+                    StealResult::Nothing
+                        if own == OwnItem::Evictable && self.evict(class, 1, None) != 0 =>
+                    {
+                        self.wait_grace_period(budget)?;
+                    }
                     StealResult::Nothing => {
                         budget.count_empty_scan()?;
                         self.short_sleep(budget)?;
@@ -230,12 +245,12 @@ impl<P: Platform> Store<P> {
     }
 
     /// A writer's share of keeping the reserve: evicts a few items when memory is full and fewer slots than the reserve
-    /// are free or about to be freed. No lock or section is held.
+    /// are free or about to be freed, but not the writer's own, which has this hash. No lock or section is held.
     #[inline]
-    pub(crate) fn refill_reserve(&self, class: usize) {
+    pub(crate) fn refill_reserve(&self, class: usize, hash: Hash) {
         if let Some(of) = self.slabs.get(class) {
             if self.reserve_deficit(of) != 0 {
-                self.evict(class, REFILL);
+                self.evict(class, REFILL, Some(hash));
             }
         }
     }

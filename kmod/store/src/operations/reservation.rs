@@ -249,7 +249,7 @@ impl<P: Platform> Store<P> {
     ) -> Option<Reservation<'_, P>> {
         let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
             let slot = self.alloc_fast(class, hash).ok_or(AllocError::Retry)?;
-            self.refill_reserve(class);
+            self.refill_reserve(class, hash);
             Ok(slot)
         });
         new.ok()

@@ -13,6 +13,7 @@ use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
 
+use super::allocate::OwnItem;
 use super::attempts::Attempts;
 use super::commit::{Arith, ArithError, Arithmetic, Commit, Outcome, StoreError, StoredItem};
 use super::number;
@@ -101,7 +102,8 @@ impl<P: Platform> Store<P> {
                 None => {
                     let Some(slot) = self.alloc_fast(class, hash) else {
                         drop(guard);
-                        let slot = self.alloc_slow(class, hash, &mut attempts.budget);
+                        let slot =
+                            self.alloc_slow(class, hash, OwnItem::Kept, &mut attempts.budget);
                         let refused = |short| self.short_of(short, key.len(), len, attempts);
                         let slot = slot.map_err(refused).map_err(UpdateError::Error)?;
                         spare = Some(Reservation::new(self, slot, key, hash, len));
@@ -157,7 +159,7 @@ impl<P: Platform> Store<P> {
                 self.count(Counter::TotalItems, 1);
             }
             self.account_and_retire(Some(place.slot), Some(charge), false);
-            self.refill_reserve(class);
+            self.refill_reserve(class, hash);
             return Ok(Made {
                 cas,
                 item: StoredItem { class, len, expiry },
