@@ -247,6 +247,16 @@ impl Trial {
                 "systemctl status hippos.service | grep 'Status: \"at the start: .* on port 11211;'",
             )
         })?;
+        progress::step(
+            "a change that needs a restart leaves the health shown",
+            || {
+                ask(
+                &mut vm,
+                "echo port = 11300 > /etc/hippos/hippos.toml && ! systemctl reload hippos.service && \
+                 systemctl status hippos.service | grep 'Status: \"at the reload: .* on port 11211;'",
+            )
+            },
+        )?;
         progress::step("a setting, reloaded", || {
             ask(
                 &mut vm,

@@ -197,7 +197,7 @@ fn tools(build: &Build<'_>, programs: &[PathBuf]) -> Result<PathBuf> {
             0o644,
         )?;
     }
-    for program in ["unload", "report-health"] {
+    for program in ["unload", "report-health", "reload"] {
         deb.template(
             &format!("packaging/libexec/{program}"),
             &format!("usr/libexec/hippos/{program}"),
@@ -410,6 +410,45 @@ mod tests {
                     "{file} links to {target}"
                 );
             }
+        }
+    }
+
+    /// With programs of its own in place of hippos-ctl and systemd-notify.
+    #[test]
+    fn reload_shows_the_health_and_keeps_its_status() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let program = |name: &str, text: &str| {
+            let file = dir.path().join(name);
+            fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let said = dir.path().join("said");
+        program(
+            "systemd-notify",
+            &format!("echo \"$1\" > {}", said.display()),
+        );
+        let path = format!(
+            "{}:{}",
+            dir.path().display(),
+            std::env::var("PATH").unwrap()
+        );
+        for status in [0, 6] {
+            let health = format!("serving: hippos {status} on port 11211, up 5 s");
+            program(
+                "hippos-ctl",
+                &format!("test \"$1\" != reload || exit {status}\necho '{health}'"),
+            );
+            let reload = workspace::root().join("packaging/libexec/reload");
+            let ended = Command::new(reload).env("PATH", &path).status().unwrap();
+            assert_eq!(ended.code(), Some(status));
+            assert_eq!(
+                fs::read_to_string(&said).unwrap(),
+                format!(
+                    "--status=at the reload: serving: hippos {status} on port 11211; now: hippos-ctl status\n"
+                )
+            );
         }
     }
 
