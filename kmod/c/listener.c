@@ -10,6 +10,7 @@
  * removed are closed, since the kernel could move them to another listener of the
  * port.
  */
+#include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/net.h>
 #include <linux/tcp.h>
@@ -27,6 +28,9 @@
  */
 static void (*plain_data_ready)(struct sock *sk);
 static void (*watched_data_ready)(struct sock *sk);
+
+/* How often closing a waiting connection is tried again, a millisecond apart. */
+#define CLOSE_RETRIES 1000
 
 /*
  * Makes a listener. With a CPU it shares the port with the other CPUs' listeners
@@ -102,15 +106,22 @@ struct socket *hippos_accept(struct socket *listener)
  */
 void hippos_listener_close_waiting(struct socket *listener)
 {
+	u32 waiting, retries = CLOSE_RETRIES;
 	struct socket *sock;
-	u32 waiting;
 
 	/* Afterwards all copies that were begun with our callback are in the queue. */
 	synchronize_rcu();
-	for (waiting = READ_ONCE(listener->sk->sk_ack_backlog); waiting; waiting--) {
+	waiting = READ_ONCE(listener->sk->sk_ack_backlog);
+	while (waiting) {
 		sock = hippos_accept(listener);
-		if (IS_ERR(sock))
+		if (!IS_ERR(sock)) {
+			sock_release(sock);
+			waiting--;
+		} else if (sock == ERR_PTR(-EAGAIN) || sock == ERR_PTR(-EINVAL) || !retries--) {
 			return;
-		sock_release(sock);
+		} else {
+			/* Most likely for lack of memory. */
+			msleep(1);
+		}
 	}
 }

@@ -54,8 +54,10 @@ void hippos_stream_unlock(struct sock *sk)
 
 /*
  * The first received bytes that were not consumed yet: their number, and their
- * address if they are contiguous and no other user can change them. NULL and a
- * number: they have to be copied. NULL and 0: there are none.
+ * address if they are contiguous and no file's or pipe's pages. NULL and a number:
+ * they have to be copied. NULL and 0: there are none.
+ * A sender on this machine can still change those that come from a packet socket's
+ * ring, which nothing marks: a second read may find other bytes.
  */
 const void *hippos_stream_peek(struct sock *sk, u32 *len)
 {

@@ -57,8 +57,10 @@ impl SocketStream<'_> {
         // SAFETY: by the invariant a locked socket.
         let start = unsafe { ffi::hippos_stream_peek(self.sk.as_ptr(), &mut len) };
         match NonNull::new(start.cast_mut()) {
-            // SAFETY: so many bytes of a buffer in the receive queue; the buffer has no writer and
-            // leaves the queue only by `consume` while the socket is locked.
+            // SAFETY: so many bytes of a buffer in the receive queue, which it leaves only by `consume` while the socket
+            // is locked. The kernel does not write to it. A sender on this machine may, from a packet socket's ring, as
+            // user space may change memory under any reader in the kernel: each access is checked against the slice's
+            // bounds, and whatever must agree with bytes that were read before is taken from their copy.
             Some(start) => ReceivedBytes::Bytes(unsafe {
                 slice::from_raw_parts(start.as_ptr().cast::<u8>(), len as usize)
             }),

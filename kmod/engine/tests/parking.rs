@@ -69,7 +69,7 @@ impl<'e> Full<'e> {
         let (key, hash) = (key.as_bytes(), store.hash(key.as_bytes()));
         let new = match self.pins.is_empty() {
             true => store.reserve(key, hash, 0, Expiry::NEVER, len).ok(),
-            false => store.reserve_nowait(key, hash, 0, Expiry::NEVER, len),
+            false => store.reserve_nowait(key, 0, Expiry::NEVER, len),
         };
         let Some(new) = new else {
             return false;

@@ -416,3 +416,19 @@ fn an_item_more_than_a_chain_holds_replaces_another() {
     assert_eq!(store.classes_counted(ClassCounter::Evicted), 80 - 63);
     store.verify().unwrap();
 }
+
+/// A key's bytes in a received segment may change after they were hashed: the item has the hash of its own key.
+#[test]
+fn an_item_is_linked_by_the_hash_of_its_copied_key() {
+    let store = store(small());
+    let hash = store.hash(b"before");
+    let mut new = store.reserve(b"behind", hash, 0, Expiry::NEVER, 1).unwrap();
+    new.write(b"v");
+    store.commit(new, &Commit::default()).unwrap();
+    let guard = store.read();
+    assert!(store.peek(&guard, b"before", hash).is_none());
+    let found = store.peek(&guard, b"behind", store.hash(b"behind"));
+    assert!(found.is_some());
+    drop(guard);
+    store.verify().unwrap();
+}

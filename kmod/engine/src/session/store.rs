@@ -51,10 +51,9 @@ impl<'e, P: Platform> Session<'e, P> {
             return None;
         }
         let store = &engine.store;
-        let hash = store.hash(key);
         let expiry = store.expiry(i64::from(exptime));
         // Refusals are left to the general code.
-        let mut reservation = store.reserve_nowait(key, hash, flags, expiry, len)?;
+        let mut reservation = store.reserve_nowait(key, flags, expiry, len)?;
         // The command may have waited for memory before its value had arrived.
         self.waited = 0;
         reservation.write(value);

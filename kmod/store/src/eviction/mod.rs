@@ -39,11 +39,11 @@ impl Policy {
 
     /// A slot was allocated for a key of this hash.
     #[inline]
-    pub(crate) fn enter(&mut self, class: &impl Slots, slot: Slot, hash: Hash) {
+    pub(crate) fn enter(&mut self, class: &impl Slots, slot: Slot, hash: impl FnOnce() -> Hash) {
         match self {
             Self::Clock => {}
             Self::Sieve(sieve) => sieve.enter(class, slot),
-            Self::S3Fifo(s3fifo) => s3fifo.enter(class, slot, hash),
+            Self::S3Fifo(s3fifo) => s3fifo.enter(class, slot, hash()),
         }
     }
 

@@ -351,7 +351,12 @@ impl<L: RawLock> Slabs<L> {
 
     /// Allocates a free slot of the class, which becomes reserved. Never sleeps.
     #[inline]
-    pub(crate) fn alloc_slot(&self, pool: &Pool<L>, class: usize, hash: Hash) -> Option<Slot> {
+    pub(crate) fn alloc_slot(
+        &self,
+        pool: &Pool<L>,
+        class: usize,
+        hash: impl FnOnce() -> Hash,
+    ) -> Option<Slot> {
         let of = self.get(class)?;
         if of.free() == 0 {
             return None;

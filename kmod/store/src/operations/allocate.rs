@@ -111,17 +111,17 @@ impl<P: Platform> Store<P> {
         hash: Hash,
         budget: &mut RetryBudget,
     ) -> Result<Slot, AllocError> {
-        let slot = match self.alloc_fast(class, hash) {
+        let slot = match self.alloc_fast(class, || hash) {
             Some(slot) => slot,
             None => self.alloc_slow(class, hash, OwnItem::Evictable, budget)?,
         };
-        self.refill_reserve(class, hash);
+        self.refill_reserve(class, || hash);
         Ok(slot)
     }
 
     /// Allocates a slot that is free now. May be called in a section.
     #[inline]
-    pub(crate) fn alloc_fast(&self, class: usize, hash: Hash) -> Option<Slot> {
+    pub(crate) fn alloc_fast(&self, class: usize, hash: impl FnOnce() -> Hash) -> Option<Slot> {
         let ready = || self.slabs.alloc_slot(&self.pool, class, hash);
         (!self.congested()).then(ready).flatten()
     }
@@ -147,7 +147,7 @@ impl<P: Platform> Store<P> {
         let mut asked_again = false;
         loop {
             self.collect_retired();
-            if let Some(slot) = self.slabs.alloc_slot(&self.pool, class, hash) {
+            if let Some(slot) = self.slabs.alloc_slot(&self.pool, class, || hash) {
                 return Ok(slot);
             }
             if self.add_slab(class) {
@@ -247,10 +247,10 @@ impl<P: Platform> Store<P> {
     /// A writer's share of keeping the reserve: evicts a few items when memory is full and fewer slots than the reserve
     /// are free or about to be freed, but not the writer's own, which has this hash. No lock or section is held.
     #[inline]
-    pub(crate) fn refill_reserve(&self, class: usize, hash: Hash) {
+    pub(crate) fn refill_reserve(&self, class: usize, hash: impl FnOnce() -> Hash) {
         if let Some(of) = self.slabs.get(class) {
             if self.reserve_deficit(of) != 0 {
-                self.evict(class, REFILL, Some(hash));
+                self.evict(class, REFILL, Some(hash()));
             }
         }
     }

@@ -29,28 +29,28 @@ unsafe impl<P: Platform> Send for Reservation<'_, P> {}
 
 impl<'s, P: Platform> Reservation<'s, P> {
     /// Takes over a slot of a sufficient class that `Slabs::alloc_slot` reserved.
-    pub(crate) fn new(
-        store: &'s Store<P>,
-        slot: Slot,
-        key: &[u8],
-        hash: Hash,
-        value_len: usize,
-    ) -> Self {
-        let mut new = Self {
+    pub(crate) fn new(store: &'s Store<P>, slot: Slot, key: &[u8], value_len: usize) -> Self {
+        let hash = Self::init(store, slot, key, value_len);
+        Self {
             store,
             slot,
             hash,
             written: 0,
-        };
-        new.init_item(key, value_len);
-        new
+        }
     }
 
     /// Initialises the slot for an item with this key and value length; the value is not written yet.
     pub(crate) fn init_item(&mut self, key: &[u8], value_len: usize) {
-        // SAFETY: the slot is this reservation's, and its class was chosen for key and value.
-        unsafe { self.slot.init_item(key, value_len) };
+        self.hash = Self::init(self.store, self.slot, key, value_len);
         self.written = 0;
+    }
+
+    /// Returns the hash of the slot's key: of the copy, because a sender on this machine may change the bytes of a
+    /// segment while they are read, and an item must be linked by the hash of the key that it has.
+    fn init(store: &Store<P>, slot: Slot, key: &[u8], value_len: usize) -> Hash {
+        // SAFETY: the slot is the reservation's, and its class was chosen for key and value.
+        unsafe { slot.init_item(key, value_len) };
+        store.hash_of(slot)
     }
 
     pub(crate) fn set_flags(&self, flags: u32) {
@@ -193,7 +193,8 @@ impl<P: Platform> Store<P> {
         Some(Pin { slot, store: self })
     }
 
-    /// Allocates a slot for an item, to be filled and committed. Process context; may sleep to evict others.
+    /// Allocates a slot for an item, to be filled and committed. `hash` is the key's. Process context; may sleep to evict
+    /// others.
     pub fn reserve(
         &self,
         key: &[u8],
@@ -215,7 +216,7 @@ impl<P: Platform> Store<P> {
         value_len: usize,
         attempts: &mut Attempts,
     ) -> Result<Reservation<'_, P>, StoreError> {
-        let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
+        let new = self.reserve_by(key, flags, expiry, value_len, |class| {
             self.alloc(class, hash, &mut attempts.budget)
         });
         new.map_err(|short| self.short_of(short, key.len(), value_len, attempts))
@@ -231,7 +232,7 @@ impl<P: Platform> Store<P> {
         expiry: Expiry,
         value_len: usize,
     ) -> Result<Reservation<'_, P>, AllocError> {
-        self.reserve_by(key, hash, flags, expiry, value_len, |class| {
+        self.reserve_by(key, flags, expiry, value_len, |class| {
             self.alloc(class, hash, &mut { RetryBudget::ONE_TURN })
         })
     }
@@ -242,12 +243,12 @@ impl<P: Platform> Store<P> {
     pub fn reserve_nowait(
         &self,
         key: &[u8],
-        hash: Hash,
         flags: u32,
         expiry: Expiry,
         value_len: usize,
     ) -> Option<Reservation<'_, P>> {
-        let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
+        let hash = || self.hash(key);
+        let new = self.reserve_by(key, flags, expiry, value_len, |class| {
             let slot = self.alloc_fast(class, hash).ok_or(AllocError::Retry)?;
             self.refill_reserve(class, hash);
             Ok(slot)
@@ -285,7 +286,6 @@ impl<P: Platform> Store<P> {
     fn reserve_by(
         &self,
         key: &[u8],
-        hash: Hash,
         flags: u32,
         expiry: Expiry,
         value_len: usize,
@@ -296,10 +296,10 @@ impl<P: Platform> Store<P> {
         }
         let class = self.class_of(key.len(), value_len);
         let class = class.map_err(|_| AllocError::TooLarge)?;
-        // The commit will need these lines once the value has been written.
-        self.index.prefetch_for_writing(hash);
         let slot = alloc(class)?;
-        let new = Reservation::new(self, slot, key, hash, value_len);
+        let new = Reservation::new(self, slot, key, value_len);
+        // The commit will need these lines once the value has been written.
+        self.index.prefetch_for_writing(new.hash);
         new.set_flags(flags);
         new.set_expiry(expiry);
         Ok(new)

@@ -96,20 +96,20 @@ impl<P: Platform> Store<P> {
             let class = self.class_of(key.len(), len).map_err(UpdateError::Error)?;
             let mut new = match spare.take().filter(|r| r.class() == class) {
                 Some(mut new) => {
-                    new.init_item(key, len);
+                    new.init_item(old.key(), len);
                     new
                 }
                 None => {
-                    let Some(slot) = self.alloc_fast(class, hash) else {
+                    let Some(slot) = self.alloc_fast(class, || hash) else {
                         drop(guard);
                         let slot =
                             self.alloc_slow(class, hash, OwnItem::Kept, &mut attempts.budget);
                         let refused = |short| self.short_of(short, key.len(), len, attempts);
                         let slot = slot.map_err(refused).map_err(UpdateError::Error)?;
-                        spare = Some(Reservation::new(self, slot, key, hash, len));
+                        spare = Some(Reservation::new(self, slot, key, len));
                         continue;
                     };
-                    Reservation::new(self, slot, key, hash, len)
+                    Reservation::new(self, slot, old.key(), len)
                 }
             };
             new.set_flags(flags);
@@ -159,7 +159,7 @@ impl<P: Platform> Store<P> {
                 self.count(Counter::TotalItems, 1);
             }
             self.account_and_retire(Some(place.slot), Some(charge), false);
-            self.refill_reserve(class, hash);
+            self.refill_reserve(class, || hash);
             return Ok(Made {
                 cas,
                 item: StoredItem { class, len, expiry },

@@ -180,7 +180,7 @@ fn a_slot_freed_twice_is_found() {
         first.unwrap().into_published();
         let new = store.reserve(b"small-new", store.hash(b"small-new"), 0, Expiry::NEVER, 20);
         let new = new.unwrap();
-        let again = Reservation::new(store, new.slot, b"small-new", new.hash, 20);
+        let again = Reservation::new(store, new.slot, b"small-new", 20);
         drop(new);
         drop(again);
     });
@@ -191,13 +191,7 @@ fn a_slot_freed_twice_is_found() {
     empty_magazine(&store, class);
     store.slabs.get(class).unwrap().state.lock().failed += 1;
     let free = slot_in(&store, class, Phase::Free);
-    drop(Reservation::new(
-        &store,
-        free,
-        b"small-new",
-        store.hash(b"small-new"),
-        20,
-    ));
+    drop(Reservation::new(&store, free, b"small-new", 20));
     let violation = store.verify().unwrap_err();
     assert!(
         matches!(violation.rule, Rule::SlabFreeList | Rule::SlabUsed),
