@@ -205,6 +205,8 @@ pub(crate) struct Client {
     held: usize,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
+    /// The end of its input has arrived, perhaps behind bytes to be read.
+    pub(crate) hung_up: bool,
     /// The client has closed its side.
     pub(crate) ended: bool,
     /// The session has ended.
@@ -254,6 +256,7 @@ impl Client {
             held: 0,
             readable: true,
             writable: true,
+            hung_up: false,
             ended: false,
             closing: false,
             broken: false,

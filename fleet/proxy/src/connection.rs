@@ -14,12 +14,16 @@ use crate::batch::hash_of;
 use crate::config::NodeTls;
 use crate::event::{events, Context, Token};
 use crate::framing::{self, frame, Expect, Framed};
+use crate::lengths::Lengths;
 use crate::metrics::NodeMeter;
 use crate::stream::Stream;
 use crate::tls::Tls;
 
 /// The most unsent bytes of one connection to a node.
 pub(crate) const OUTPUT_MAX: usize = 1 << 20;
+
+/// Bytes behind which a GET that could be a datagram does not wait.
+const BACKLOG: usize = 16 << 10;
 
 /// The largest reply of a node that is not a list of values.
 const LISTING_MAX: usize = 4 << 20;
@@ -58,10 +62,20 @@ pub(crate) struct Connection {
     pub(crate) connecting: bool,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
+    /// The end of its replies has arrived, perhaps behind bytes to be read.
+    pub(crate) hung_up: bool,
     pub(crate) output: Vec<u8>,
+    /// When the first byte was added to an empty `output`.
+    pub(crate) since: u64,
     pub(crate) sent: usize,
     pub(crate) input: Vec<u8>,
     pub(crate) pending: VecDeque<Pending>,
+}
+
+/// The measurements of a node to which replies are added.
+pub(crate) struct Measured<'a> {
+    pub(crate) meter: &'a NodeMeter,
+    pub(crate) lengths: &'a mut Lengths,
 }
 
 /// The connection has ended.
@@ -105,7 +119,8 @@ impl Connection {
                 socket.into(),
             )?)),
         });
-        (self.connecting, self.readable, self.writable) = (true, false, false);
+        (self.connecting, self.readable) = (true, false);
+        (self.writable, self.hung_up) = (false, false);
         Ok(())
     }
 
@@ -123,6 +138,16 @@ impl Connection {
             }
         }
         failed
+    }
+
+    /// Whether bytes wait to be sent.
+    pub(crate) fn has_output(&self) -> bool {
+        self.sent < self.output.len()
+    }
+
+    /// Whether a further request waits neither behind unsent bytes of earlier rounds nor behind a large reply.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.sent == 0 && self.output.len() < BACKLOG && self.input.len() < BACKLOG
     }
 
     pub(crate) fn send(&mut self) -> Result<(), Over> {
@@ -160,7 +185,7 @@ impl Connection {
     pub(crate) fn read(
         &mut self,
         context: &mut Context<'_>,
-        meter: &NodeMeter,
+        measured: &mut Measured<'_>,
         to: &mut impl Deliver,
     ) -> Result<Received, Over> {
         let now = context.now;
@@ -180,15 +205,17 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return Err(Over),
             };
+            // More bytes, or the end, have an event of their own.
+            self.readable = self.hung_up || !stream.is_drained(len, context.scratch.len());
             // Most reads are complete replies, which need no copy.
             if self.input.is_empty() {
-                let taken =
-                    self.take(&context.scratch[..len], largest, now, meter, &mut heard, to)?;
+                let read = &context.scratch[..len];
+                let taken = self.take(read, largest, now, measured, &mut heard, to)?;
                 self.input.extend_from_slice(&context.scratch[taken..len]);
             } else {
                 self.input.extend_from_slice(&context.scratch[..len]);
                 let input = std::mem::take(&mut self.input);
-                let taken = self.take(&input, largest, now, meter, &mut heard, to)?;
+                let taken = self.take(&input, largest, now, measured, &mut heard, to)?;
                 self.input = input;
                 self.input.drain(..taken);
             }
@@ -205,7 +232,7 @@ impl Connection {
         input: &[u8],
         largest: usize,
         now: u64,
-        meter: &NodeMeter,
+        measured: &mut Measured<'_>,
         heard: &mut Received,
         to: &mut impl Deliver,
     ) -> Result<usize, Over> {
@@ -238,11 +265,15 @@ impl Connection {
                         if hash_of(value.key) != hash || value.whole.len() != values.len() {
                             return Err(Over);
                         }
+                        measured.lengths.note(hash, values.len());
                     }
                     Answer::Reply(values)
                 }
             };
-            meter.tcp.latency(now.saturating_sub(pending.since));
+            measured
+                .meter
+                .tcp
+                .latency(now.saturating_sub(pending.since));
             match pending.waiter {
                 Some(waiter) => to.deliver(waiter, answer),
                 None if pending.probe => heard.probed = Some(reply.to_vec()),

@@ -25,9 +25,9 @@ pub(crate) struct File {
     pub(crate) memory_mb: usize,
     #[serde(default = "defaults::default_true")]
     pub(crate) batch: bool,
-    #[serde(default)]
+    #[serde(default = "defaults::window_us")]
     pub(crate) window_us: u64,
-    #[serde(default)]
+    #[serde(default = "defaults::default_true")]
     pub(crate) fixed_window: bool,
     #[serde(default = "defaults::timeout_ms")]
     pub(crate) timeout_ms: u64,
@@ -62,6 +62,9 @@ mod defaults {
     }
     pub(super) fn memory_mb() -> usize {
         128
+    }
+    pub(super) fn window_us() -> u64 {
+        1
     }
     pub(super) fn timeout_ms() -> u64 {
         1000

@@ -32,6 +32,7 @@ mod health;
 mod job;
 mod job_runner;
 mod job_step;
+mod lengths;
 mod lock;
 mod metrics_page;
 mod node;

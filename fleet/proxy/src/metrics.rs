@@ -47,6 +47,8 @@ counters! {
     udp_lost "Datagrams of GETs that were not answered in time";
     /// Datagrams without a pending request.
     udp_late "Datagrams from nodes without a pending request";
+    /// Keys of sparse batches, asked by TCP.
+    piped_keys "Keys asked over TCP because few fit a datagram";
     /// Keys asked again by TCP.
     udp_retries "Keys asked again over TCP";
     /// Requests that failed with their node.

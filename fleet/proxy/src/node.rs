@@ -7,16 +7,17 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use hippos_proto::udp::{Frame, DATA_MAX, FRAME};
+use hippos_proto::udp::{Frame, FRAME};
 use rustix::event::epoll;
 
 use crate::answer::{Answer, Deliver, Waiter};
 use crate::batch::{is_due, Asks, Batch, Ids};
 use crate::config;
-use crate::connection::{Connection, Over, Pending, OUTPUT_MAX};
+use crate::connection::{Connection, Measured, Over, Pending, OUTPUT_MAX};
 use crate::event::{Context, Token};
 use crate::framing::{self, Expect};
 use crate::health::{Health, Probe};
+use crate::lengths::Lengths;
 use crate::metrics::NodeMeter;
 use crate::stream::Stream;
 
@@ -63,10 +64,7 @@ pub(crate) struct Node {
     waiting: usize,
     /// Batches being collected, one of each kind.
     open: [Option<Batch<Waiter>>; 3],
-    /// Hashes of keys whose values are too large for a datagram.
-    large: Vec<u32>,
-    /// The mean length of a value.
-    mean: usize,
+    lengths: Lengths,
     failures: u32,
     pub(crate) health: Arc<Health>,
     meter: Arc<NodeMeter>,
@@ -88,8 +86,7 @@ impl Node {
             turn: 0,
             waiting: 0,
             open: [None, None, None],
-            large: Vec::new(),
-            mean: 64,
+            lengths: Lengths::default(),
             failures: 0,
             health,
             meter,
@@ -137,17 +134,9 @@ impl Node {
         channels.map(|channel| channel.ids.in_flight()).sum()
     }
 
-    /// Whether the value of the key with `hash` is known to be too large for a datagram.
+    /// Whether the value of the key with `hash` is expected to be too large for a datagram.
     pub(crate) fn is_large(&self, hash: u32) -> bool {
-        !self.large.is_empty() && self.large[hash as usize % self.large.len()] == hash
-    }
-
-    fn note_large(&mut self, hash: u32) {
-        if self.large.is_empty() {
-            self.large = vec![0; 4096];
-        }
-        let len = self.large.len();
-        self.large[hash as usize % len] = hash;
+        self.lengths.is_large(hash)
     }
 
     fn failed(&mut self, context: &Context<'_>) {
@@ -212,6 +201,9 @@ impl Node {
                 return Err(Down);
             }
         }
+        if !connection.has_output() {
+            connection.since = context.now;
+        }
         for part in parts {
             connection.output.extend_from_slice(part);
         }
@@ -259,13 +251,18 @@ impl Node {
         let place = asks as usize;
         self.waiting += 1;
         let now = context.now;
-        let mean = self.mean;
+        let reply = self.lengths.expected(hash);
         let batch = self.open[place].get_or_insert_with(|| Batch::new(asks, now));
         let before = batch.len();
-        if let Err(waiter) = batch.push(key, hash, mean, waiter) {
-            self.flush(context, place, to);
+        if let Err(waiter) = batch.push(key, hash, reply, waiter) {
+            // A segment of several requests costs less than several datagrams of few.
+            if batch.is_sparse() && self.text.is_clear() {
+                self.pipe(context, place, to);
+            } else {
+                self.flush(context, place, to);
+            }
             let batch = self.open[place].insert(Batch::new(asks, now));
-            if batch.push(key, hash, mean, waiter).is_err() {
+            if batch.push(key, hash, reply, waiter).is_err() {
                 self.waiting -= 1;
                 to.deliver(waiter, Answer::Unavailable);
             }
@@ -292,7 +289,10 @@ impl Node {
             let window = context.config.window;
             let since = batch.since;
             let in_flight = (!context.config.fixed_window).then(|| self.in_flight());
-            if window == 0 || is_due(context.now, since, window, in_flight) {
+            if batch.is_sparse() && self.text.has_output() && self.text.is_clear() {
+                // It costs little beside the requests that go to the node by TCP now.
+                self.pipe(context, place, to);
+            } else if window == 0 || is_due(context.now, since, window, in_flight) {
                 self.flush(context, place, to);
             } else {
                 let at = since + window;
@@ -330,6 +330,14 @@ impl Node {
         self.retry(context, batch, false, to);
     }
 
+    /// Requests the keys of the open batch over TCP.
+    fn pipe(&mut self, context: &Context<'_>, place: usize, to: &mut impl Deliver) {
+        if let Some(batch) = self.open[place].take() {
+            context.counters.piped_keys.add(batch.len() as u64);
+            self.by_tcp(context, batch, to);
+        }
+    }
+
     /// The channel, with an open socket.
     fn channel(
         &mut self,
@@ -358,20 +366,28 @@ impl Node {
     fn retry(
         &mut self,
         context: &Context<'_>,
-        mut batch: Batch<Waiter>,
+        batch: Batch<Waiter>,
         large: bool,
         to: &mut impl Deliver,
     ) {
+        if large {
+            for index in 0..batch.len() {
+                let (_, hash) = batch.key(index);
+                self.lengths.note_large(hash);
+            }
+        }
+        let keys = batch.waiting() as u64;
+        context.counters.udp_retries.add(keys);
+        self.meter.retries.add(keys);
+        self.by_tcp(context, batch, to);
+    }
+
+    fn by_tcp(&mut self, context: &Context<'_>, mut batch: Batch<Waiter>, to: &mut impl Deliver) {
         let asks = batch.asks();
         let waiters: Vec<_> = batch.waiters().collect();
         for (index, waiter) in waiters {
             self.waiting -= 1;
             let (key, hash) = batch.key(index);
-            if large {
-                self.note_large(hash);
-            }
-            context.counters.udp_retries.add(1);
-            self.meter.retries.add(1);
             let sent = match asks {
                 Asks::Get => self.get(context, b"get ", key, hash, Some(waiter)),
                 Asks::Gets => self.get(context, b"gets ", key, hash, Some(waiter)),
@@ -415,6 +431,8 @@ impl Node {
             let Some(in_flight) = channel.ids.done(id) else {
                 continue;
             };
+            // Nothing is read in vain: late replies, if any, are read with the next one that is expected.
+            let last = channel.ids.in_flight() == 0;
             self.failures = 0;
             let InFlight {
                 mut batch,
@@ -434,12 +452,11 @@ impl Node {
             match batch.values(reply) {
                 Some(values) => {
                     for (index, value) in values.iter().enumerate() {
-                        let Some(value) = value else { continue };
-                        self.mean = (self.mean * 15 + value.len()).div_ceil(16);
-                        if value.len() > DATA_MAX {
-                            let (_, hash) = batch.key(index);
-                            self.note_large(hash);
-                        }
+                        let Some(value @ [b'V', ..]) = value else {
+                            continue;
+                        };
+                        let (_, hash) = batch.key(index);
+                        self.lengths.note(hash, value.len());
                     }
                     for (index, waiter) in batch.waiters() {
                         self.waiting -= 1;
@@ -450,6 +467,9 @@ impl Node {
                     let large = reply.starts_with(b"SERVER_ERROR");
                     self.retry(context, batch, large, to);
                 }
+            }
+            if last {
+                return;
             }
         }
     }
@@ -472,13 +492,17 @@ impl Node {
             connection.writable = true;
             connection.connecting = false;
         }
-        if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | wrong) {
+        connection.hung_up |= flags.intersects(epoll::EventFlags::RDHUP | wrong);
+        if connection.hung_up || flags.contains(epoll::EventFlags::IN) {
             connection.readable = true;
             // Output that a handshake has held back continues when bytes arrive.
             connection.writable |= connection.stream.as_ref().is_some_and(Stream::is_tls);
         }
-        let meter = self.meter.clone();
-        match connection.read(context, &meter, to) {
+        let mut measured = Measured {
+            meter: &self.meter,
+            lengths: &mut self.lengths,
+        };
+        match connection.read(context, &mut measured, to) {
             Ok(heard) => {
                 if heard.replies > 0 {
                     self.failures = 0;
@@ -557,7 +581,14 @@ impl Node {
             } else {
                 &mut self.text
             };
-            if connection.send().is_err() {
+            let (since, window) = (connection.since, config.window);
+            if config.fixed_window
+                && connection.has_output()
+                && connection.is_clear()
+                && !is_due(context.now, since, window, None)
+            {
+                at(since + window);
+            } else if connection.send().is_err() {
                 self.broken(context, binary, to);
                 continue;
             }

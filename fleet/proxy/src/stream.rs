@@ -22,6 +22,11 @@ impl Stream {
         matches!(self, Stream::Tls(_))
     }
 
+    /// Whether a read of `len` bytes, of `room`, has taken everything that had arrived.
+    pub(crate) fn is_drained(&self, len: usize, room: usize) -> bool {
+        !self.is_tls() && (1..room).contains(&len)
+    }
+
     /// Whether written bytes wait to be sent.
     pub(crate) fn waits(&self) -> bool {
         matches!(self, Stream::Tls(tls) if tls.waits())

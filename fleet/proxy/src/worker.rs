@@ -333,7 +333,8 @@ impl Worker {
             }
             if let Some(deadline) = self.deadline {
                 if self.clients.list.is_empty() || self.now >= deadline {
-                    // Releases of locks.
+                    // Releases of locks, which wait for no window.
+                    self.now += self.config.window;
                     self.flush_nodes();
                     return Ok(());
                 }
@@ -366,9 +367,8 @@ impl Worker {
                     if flags.intersects(epoll::EventFlags::OUT | wrong) {
                         client.writable = true;
                     }
-                    if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | wrong) {
-                        client.readable = true;
-                    }
+                    client.hung_up |= flags.intersects(epoll::EventFlags::RDHUP | wrong);
+                    client.readable |= client.hung_up || flags.contains(epoll::EventFlags::IN);
                     if let Link::Stream(stream) = &client.link {
                         client.writable |= stream.is_tls();
                     }
@@ -586,7 +586,12 @@ impl Worker {
                 break;
             };
             reads += 1;
-            match stream.read(&mut scratch[..most]) {
+            let read = stream.read(&mut scratch[..most]);
+            if let Ok(len) = read {
+                // More bytes, or the end, have an event of their own.
+                client.readable = client.hung_up || !stream.is_drained(len, most);
+            }
+            match read {
                 Ok(0) => {
                     client.ended = true;
                     client.readable = false;

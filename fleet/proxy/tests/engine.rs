@@ -7,6 +7,10 @@ mod common;
 use common::{config, count, proxy, until, Client, Engine};
 use hippos_conformance::{Options, Target};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// On a machine with other work a node's reply may take seconds.
+const PATIENT: &str = "timeout_ms = 60000\nudp_timeout_ms = 2000\nfailures = 1000000\n";
 
 /// Replies that differ from a node's: see docs/fleet.md.
 const DIFFERENCES: [&str; 10] = [
@@ -25,11 +29,12 @@ const DIFFERENCES: [&str; 10] = [
 #[test]
 fn one_node_behind_the_proxy_answers_as_it_does_alone() {
     let node = Engine::start();
-    let proxy = proxy("", &[node.address]);
+    let proxy = proxy(PATIENT, &[node.address]);
     let run = |tcp, udp, filter: &str| {
         let options = Options {
             splits: false,
             filter: filter.to_owned(),
+            timeout: Duration::from_secs(30),
             ..Options::default()
         };
         let target = Target { tcp, udp };
@@ -55,8 +60,12 @@ fn one_node_behind_the_proxy_answers_as_it_does_alone() {
 fn concurrent_clients_see_a_linear_history() {
     let nodes = [Engine::start(), Engine::start(), Engine::start()];
     let nodes = nodes.each_ref().map(|node| node.address);
-    for (more, first) in [("window_us = 0", 0), ("window_us = 200", 10)] {
-        let proxy = proxy(more, &nodes);
+    for (more, first) in [
+        ("window_us = 0", 0),
+        ("window_us = 200", 10),
+        ("window_us = 200\nfixed_window = false", 20),
+    ] {
+        let proxy = proxy(&format!("{PATIENT}{more}"), &nodes);
         let server = proxy.tcp.unwrap();
         for seed in first..first + 3 {
             let plan = hippos_histories::Plan {
@@ -155,7 +164,7 @@ fn a_reload_keeps_connections_and_fails_no_request() {
         for round in 0..20 {
             let nodes: &[_] = if round % 2 == 0 { &[a, b] } else { &[b] };
             proxy.reload(config("", nodes));
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
         done.store(true, Relaxed);
         for client in clients {
@@ -175,7 +184,7 @@ fn a_drained_proxy_answers_what_it_was_asked() {
     assert_eq!(idle.ask("mn"), "MN");
     client.send("set drain 0 0 5\r\nhe");
     until(|| count(&proxy, "curr_connections") == 2);
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     std::thread::scope(|scope| {
         scope.spawn(move || proxy.drain());
         assert!(idle.closed());

@@ -553,6 +553,23 @@ fn noreply_has_no_reply_of_the_proxys_own() {
 }
 
 #[test]
+fn locks_are_released_when_the_proxy_drains() {
+    let node = Engine::start();
+    let proxy = pools(
+        &[node.address],
+        "window_us = 10000",
+        "",
+        "[[routes]]\npool = \"a\"\nlock_s = 100\n",
+    );
+    let mut client = Client::new(&proxy);
+    assert_eq!(client.ask("add lock 0 0 1\r\nx"), "STORED");
+    let mut direct = Client::at(node.address);
+    assert_eq!(direct.get("lock"), Ok(Some("x".into())));
+    proxy.drain();
+    until(|| direct.get("lock") == Ok(None));
+}
+
+#[test]
 fn only_a_route_over_its_limit_is_refused() {
     let node = Engine::start();
     let proxy = proxy(

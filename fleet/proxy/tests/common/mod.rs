@@ -233,7 +233,15 @@ pub struct Script {
     pub ports: Arc<Mutex<Vec<u16>>>,
 }
 
+/// The end of a reply behind which a scripted node closes the connection.
+const CLOSES: &[u8] = b"\0close";
+
 impl Script {
+    /// A reply of `tcp` behind which the connection is closed.
+    pub fn closing(reply: &[u8]) -> Vec<u8> {
+        [reply, CLOSES].concat()
+    }
+
     /// `tcp` answers a line; `udp` gets the socket, the sender and a datagram.
     pub fn start(
         tcp: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static,
@@ -255,7 +263,11 @@ impl Script {
                     let mut line = String::new();
                     while matches!(reader.read_line(&mut line), Ok(n) if n > 0) {
                         let reply = tcp(line.trim_end());
-                        if reader.get_mut().write_all(&reply).is_err() {
+                        let (reply, closes) = match reply.strip_suffix(CLOSES) {
+                            Some(reply) => (reply, true),
+                            None => (&reply[..], false),
+                        };
+                        if reader.get_mut().write_all(reply).is_err() || closes {
                             return;
                         }
                         line.clear();
