@@ -2,7 +2,7 @@
 //! Receiving values: `set` and its variants, and the data that follows them.
 
 use hippos_invariant::Exact;
-use hippos_proto::number::parse_plain;
+use hippos_proto::number::parse_digits;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::text::StoreRequest;
 use hippos_proto::{StoreMode, KEY_MAX, LINE_MAX};
@@ -30,16 +30,15 @@ impl<'e, P: Platform> Session<'e, P> {
         /// The longest value for which this is faster.
         const VALUE_MAX: usize = 16 << 10;
         let (key, rest) = plain_word(words)?;
-        let (flags, rest) = plain_word(rest.strip_prefix(b" ")?)?;
-        let (exptime, rest) = plain_word(rest.strip_prefix(b" ")?)?;
-        let (len, rest) = plain_word(rest.strip_prefix(b" ")?)?;
+        let (flags, rest) = parse_digits(rest.strip_prefix(b" ")?)?;
+        let (exptime, rest) = parse_digits(rest.strip_prefix(b" ")?)?;
+        let (len, rest) = parse_digits(rest.strip_prefix(b" ")?)?;
         let (noreply, rest) = match rest.strip_prefix(b" noreply") {
             Some(rest) => (true, rest),
             None => (false, rest),
         };
         let rest = rest.strip_prefix(b"\r\n")?;
-        let (flags, exptime) = (parse_plain(flags)?, parse_plain(exptime)?);
-        let len = parse_plain(len)? as usize;
+        let len = len as usize;
         let line = input.len().sub_exact(rest.len());
         if key.is_empty() || key.len() > KEY_MAX || len > VALUE_MAX || line > LINE_MAX {
             return None;
