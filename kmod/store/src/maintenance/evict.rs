@@ -27,6 +27,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
+    #[inline]
     pub(crate) fn of(slot: Slot) -> Self {
         Self {
             class: slot.class(),

@@ -31,6 +31,7 @@ pub(super) enum Linked {
 
 impl<P: Platform> Store<P> {
     /// The class of an item, if it is not too large.
+    #[inline]
     pub(crate) fn class_of(&self, key_len: usize, value_len: usize) -> Result<usize, StoreError> {
         if key_len > KEY_MAX {
             return Err(StoreError::TooLarge);
@@ -71,7 +72,7 @@ impl<P: Platform> Store<P> {
 
     /// Like [`commit`](Self::commit), within these attempts. A reservation that was not stored is returned; `Append` and
     /// `Prepend` return it if they joined it to another one, too.
-    #[inline]
+    #[inline(always)]
     pub fn commit_within<'s>(
         &'s self,
         reservation: Reservation<'s, P>,
