@@ -753,7 +753,7 @@ mod tests {
     #[test]
     fn a_broadcast_returns_the_first_error() {
         let (mut client, mut budget) = client();
-        let (quiet, header) = (true, None);
+        let (quiet, header) = (false, None);
         let a = client.expect(
             ReplyShape::Broadcast { quiet, header },
             3,
@@ -770,15 +770,18 @@ mod tests {
         }
         assert_eq!(client.unsent(), UNAVAILABLE);
         client.output.clear();
+        // `noreply`: not even that of the proxy itself.
+        let quiet = true;
         let a = client.expect(
             ReplyShape::Broadcast { quiet, header },
-            2,
+            3,
             true,
             CommandMetrics::default(),
             &mut budget,
         );
         client.answer(a, 0, Answer::Reply(b"OK\r\n"), &mut budget);
         client.answer(a, 0, Answer::Reply(b"OK\r\n"), &mut budget);
+        client.answer(a, 0, Answer::Unavailable, &mut budget);
         assert_eq!(client.unsent(), b"");
     }
 
