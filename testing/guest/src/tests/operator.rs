@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -400,6 +401,131 @@ pub(super) fn each_change_is_logged_with_its_user() -> Result<()> {
         fs::remove_file(file)?;
     }
     hippos.unload()
+}
+
+/// Changes by clients are in the log with the client's address, in ten lines a minute at most.
+pub(super) fn changes_by_clients_are_logged_with_their_address() -> Result<()> {
+    const COMMANDS: u64 = 40;
+    let mut log = Log::open()?;
+    let hippos = Hippos::load("")?;
+    log.lines();
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let mut tcp = there.enter(|| Tcp::connect(&link.here_ipv4))?;
+    for command in ["cache_memlimit 32", "flush_all", "lru mode flat"] {
+        let reply = tcp.ask(&format!("{command}\r\n"))?;
+        ensure!(reply.trim_end() == "OK", "{command}: {reply}");
+    }
+    let mut udp = there.enter(|| Udp::connect(&link.here_ipv4))?;
+    let reply = udp.ask(b"verbosity 1\r\n")?;
+    ensure!(reply == b"OK\r\n", "{reply:?}");
+    let lines = log.lines();
+    let changes: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("by the client"))
+        .collect();
+    let by = |change: &str, path: &str| {
+        let start = format!("hippos: {change} by the client {}:", link.far_ipv4);
+        let is_it = |line: &&&String| line.starts_with(&start) && line.ends_with(path);
+        changes.iter().filter(is_it).count()
+    };
+    ensure!(by("cache_memlimit 32", "(tcp_worker)") == 1, "{lines:?}");
+    ensure!(by("flush_all", "(tcp_worker)") == 1, "{lines:?}");
+    ensure!(by("verbosity 1", "(udp)") == 1, "{lines:?}");
+    // `lru` changes nothing.
+    ensure!(changes.len() == 3, "{lines:?}");
+    for _ in 0..COMMANDS {
+        tcp.ask("verbosity 2\r\n")?;
+    }
+    let more = log.lines();
+    let more = more.iter().filter(|line| line.contains("by the client"));
+    ensure!(more.count() <= 10 - changes.len(), "more than ten lines");
+    drop(tcp);
+    hippos.unload()
+}
+
+/// Lines longer than the kernel's longest record are logged in parts: none of the networks is cut off.
+pub(super) fn long_lines_are_logged_whole() -> Result<()> {
+    let networks: Vec<_> = (0..32)
+        .map(|n| format!("fd00:1111:2222:3333::{:x}:0/112", 0xf00 + n))
+        .collect();
+    let list = networks.join(",");
+    ensure!((900..=1024).contains(&list.len()), "{} bytes", list.len());
+    let whole = |lines: &[String], of: &str| -> Result<()> {
+        let parts = lines.iter().filter(|line| line.starts_with(of));
+        let text: String = parts.map(|line| format!("{line} ")).collect();
+        for network in &networks {
+            ensure!(text.contains(network), "{network} is not in {text}");
+        }
+        Ok(())
+    };
+    let mut log = Log::open()?;
+    log.lines();
+    let hippos = Hippos::load(&format!("allow={list} eviction=clock maxconns=500"))?;
+    let lines = log.lines();
+    whole(&lines, "hippos: ")?;
+    let last = lines.iter().any(|line| line.ends_with("admin=network"));
+    ensure!(last, "the first line has lost its end: {lines:?}");
+    run(&format!("hippos-ctl allow set {list},192.0.2.1"))
+        .err()
+        .context("33 networks were taken")?;
+    let shorter = networks[1..].join(",");
+    run(&format!("hippos-ctl allow set 10.0.0.0/8,{shorter}"))?;
+    log.lines();
+    run(&format!("hippos-ctl allow set {list}"))?;
+    whole(&log.lines(), "hippos-ctl: ")?;
+    hippos.unload()
+}
+
+/// Two `limits` at the same time that change different ones: both changes are in force.
+pub(super) fn limits_changed_at_the_same_time_are_all_kept() -> Result<()> {
+    const ROUNDS: u32 = 20;
+    let hippos = Hippos::load("")?;
+    for round in 1..=ROUNDS {
+        let (rate, private) = (100_000 + round, 200_000 + round);
+        thread::scope(|scope| {
+            let other = scope.spawn(move || run(&format!("hippos-ctl limits --udp-rate {rate}")));
+            run(&format!("hippos-ctl limits --udp-private-rate {private}"))?;
+            other.join().map_err(|_| anyhow!("limits panicked"))?
+        })?;
+        let shown = format!("udp-rate {rate}\nudp-private-rate {private}\n");
+        ends("limits", 0, &shown)?;
+    }
+    hippos.unload()
+}
+
+/// A module that another start loads between this one's check and its modprobe is neither configured nor unloaded. The
+/// modprobe of this test is the other start, and then does what kmod's does.
+pub(super) fn start_leaves_a_module_alone_that_another_start_loaded() -> Result<()> {
+    const FOLDER: &str = "/tmp/start";
+    fs::create_dir_all(FOLDER)?;
+    let modprobe = format!("{FOLDER}/modprobe");
+    let script = format!(
+        "#!/bin/busybox sh\n/bin/busybox insmod {} memory_mb=32\n[ \"$1\" = --first-time ] || exit 0\n\
+         echo 'Module already in kernel' >&2\nexit 1\n",
+        modules::HIPPOS
+    );
+    fs::write(&modprobe, script)?;
+    fs::set_permissions(&modprobe, fs::Permissions::from_mode(0o755))?;
+    fs::write(FILE, "memory_mb = 48\n[limits]\nudp_datagrams = 8\n")?;
+    let output = Command::new("hippos-ctl")
+        .args(["start", FILE])
+        .env("PATH", format!("{FOLDER}:/sbin:/usr/sbin:/bin:/usr/bin"))
+        .output()?;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (limits, memory) = (ctl("limits"), ctl("memory"));
+    modules::remove("hippos")?;
+    fs::remove_dir_all(FOLDER)?;
+    ensure!(output.status.code() == Some(5), "{output:?}");
+    ensure!(error.contains("already in kernel"), "{error}");
+    let limits = limits?.1;
+    ensure!(
+        !limits.contains("udp-datagrams 8\n"),
+        "it was configured: {limits}"
+    );
+    let memory = memory?.1;
+    ensure!(memory.contains("32 MiB"), "{memory}");
+    Ok(())
 }
 
 /// Requests a key on new connections until `end` is set; keeps the lines of the answers.
