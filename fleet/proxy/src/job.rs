@@ -110,7 +110,9 @@ pub(crate) struct Writing {
     /// An answer that reports success.
     pub(crate) some: Option<OwnedAnswer>,
     pub(crate) failed: Option<OwnedAnswer>,
-    /// Nodes at which the key is deleted after the first pool has made the change.
+    /// The change is conditional on a CAS value, and goes to one pool.
+    pub(crate) compares: bool,
+    /// Nodes at which the key is deleted after a pool has made the change, or may have made it.
     pub(crate) then_clear: Vec<NodeRef>,
     pub(crate) binary: bool,
 }
@@ -304,8 +306,10 @@ impl Writing {
                     self.some = Some(answer);
                 }
             }
-            let did = self.first.as_ref().is_some_and(stored);
-            if did && !self.then_clear.is_empty() {
+            let made = [&self.first, &self.some];
+            let did = made.into_iter().flatten().any(stored);
+            let may_have = self.failed.is_some() && !self.compares;
+            if (did || may_have) && !self.then_clear.is_empty() {
                 let clear = std::mem::take(&mut self.then_clear);
                 self.left += clear.len();
                 step.clear = clear
@@ -351,6 +355,8 @@ fn stored(answer: &OwnedAnswer) -> bool {
                     || bytes.starts_with(b"VA")
                     || bytes.starts_with(b"STORED")
                     || bytes.starts_with(b"DELETED")
+                    || bytes.starts_with(b"TOUCHED")
+                    || bytes[0].is_ascii_digit()
             }
         },
         _ => false,

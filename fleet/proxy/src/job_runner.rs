@@ -4,7 +4,7 @@
 
 use std::cmp::Reverse;
 
-use hippos_proto::binary::{op, HEADER, REQUEST};
+use hippos_proto::binary::{non_quiet, op, HEADER, REQUEST};
 use hippos_proto::token::Words;
 
 use crate::answer::{Answer, Deliver, OwnedAnswer, Waiter, JOB};
@@ -165,17 +165,20 @@ impl Worker {
         if compares {
             clear.extend(node_refs.drain(1..));
         }
+        // The key is deleted at once only if a change that is not made may delete it too.
+        let later = compares || needs_item(parts[0]);
         clear.retain(|node_ref| !node_refs.iter().any(|other| other.node == node_ref.node));
         let total = node_refs.len();
         let writing = Writing {
             policy: if compares { Write::AllSync } else { policy },
             total,
-            left: total + if compares { 0 } else { clear.len() },
+            left: total + if later { 0 } else { clear.len() },
             done: 0,
             first: None,
             some: None,
             failed: None,
-            then_clear: if compares { clear.clone() } else { Vec::new() },
+            compares,
+            then_clear: if later { clear.clone() } else { Vec::new() },
             binary,
         };
         let all = [&node_refs[..], &clear[..]].concat();
@@ -191,7 +194,7 @@ impl Worker {
             };
             self.send_for(job, place as u16, *node_ref, parts, expect, fence);
         }
-        if !compares {
+        if !later {
             for node_ref in clear {
                 self.clear(job, node_ref, binary);
             }
@@ -431,6 +434,24 @@ impl Worker {
                 self.nodes[node_ref.node as usize].job_refs -= 1;
             }
         }
+    }
+}
+
+/// Whether the request changes nothing if there is no item.
+fn needs_item(request: &[u8]) -> bool {
+    if let [REQUEST, opcode, ..] = request {
+        return matches!(
+            non_quiet(*opcode).unwrap_or(*opcode),
+            op::REPLACE | op::APPEND | op::PREPEND | op::TOUCH | op::INCREMENT | op::DECREMENT
+        );
+    }
+    let mut words = Words::new(request);
+    match words.next() {
+        Some(b"replace" | b"append" | b"prepend" | b"incr" | b"decr" | b"touch" | b"ma") => true,
+        Some(b"ms") => words
+            .skip(2)
+            .any(|word| matches!(word, [b'M', mode, ..] if b"APRapr".contains(mode))),
+        _ => false,
     }
 }
 

@@ -26,6 +26,9 @@ use crate::worker::{Listeners, Worker};
 /// How long a client of `/reload` waits for the result.
 const RELOAD_LIMIT: Duration = Duration::from_secs(20);
 
+/// The most HTTP clients that are answered at a time, each by a thread.
+const HTTP_CLIENTS_MAX: usize = 64;
+
 /// A control command, given over HTTP or by a signal.
 #[derive(Clone, Debug)]
 pub enum ControlCommand {
@@ -146,7 +149,8 @@ impl Server {
                 registry,
                 control_commands: control_commands.0.clone(),
             };
-            std::thread::spawn(move || pages.serve(&listener));
+            let pages = Arc::new(pages);
+            std::thread::spawn(move || Pages::serve(&pages, &listener));
         }
         Ok(Self {
             shared,
@@ -243,14 +247,24 @@ struct Pages {
 }
 
 impl Pages {
-    fn serve(&self, listener: &TcpListener) {
+    fn serve(pages: &Arc<Self>, listener: &TcpListener) {
+        let count = Arc::new(());
         for stream in listener.incoming().flatten() {
-            let _ = self.answer(stream);
+            // Clients that send nothing do not hold up the others.
+            if Arc::strong_count(&count) > HTTP_CLIENTS_MAX {
+                let _ = pages.answer(stream);
+                continue;
+            }
+            let (pages, count) = (pages.clone(), count.clone());
+            std::thread::spawn(move || {
+                let _ = pages.answer(stream);
+                drop(count);
+            });
         }
     }
 
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        // One request at a time, so none may take long.
+        // The number of clients is limited, so none may take long.
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
         stream.set_write_timeout(Some(Duration::from_secs(1)))?;
         let own = stream.peer_addr()?.ip().to_canonical().is_loopback();

@@ -3,6 +3,7 @@
 //! The state that all threads share.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Vec<Arc<Counters>>,
     pub(crate) routes: Meters<RouteMeter>,
     pub(crate) node_meters: Meters<NodeMeter>,
-    pub(crate) health: Mutex<HashMap<config::Node, Arc<Health>>>,
+    pub(crate) health: Mutex<HashMap<Vec<SocketAddr>, Arc<Health>>>,
     /// The start of all time stamps.
     pub(crate) start: Instant,
     /// The same in seconds since 1970.
@@ -38,10 +39,10 @@ impl Shared {
         config.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The health of a node, which all workers share.
+    /// The health of the node with these addresses, which all workers share; a reload that changes its settings keeps it.
     pub(crate) fn health(&self, node: &config::Node) -> Arc<Health> {
         let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(node.clone()).or_default().clone()
+        all.entry(node.addresses.clone()).or_default().clone()
     }
 
     /// The configuration's nodes.

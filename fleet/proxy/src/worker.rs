@@ -38,6 +38,9 @@ const READ: usize = 64 << 10;
 /// The most reads of one client in a round.
 const READS: usize = 4;
 
+/// How often connections are accepted when the proxy drains, 64 at a time: more than the listeners' queues hold.
+const DRAIN_ACCEPTS: usize = 64;
+
 /// The most datagrams of clients that are in progress at a time.
 const DATAGRAMS_MAX: usize = 4096;
 
@@ -332,6 +335,9 @@ impl Worker {
                 next = Some(self.now);
             }
             if let Some(deadline) = self.deadline {
+                if self.clients.datagrams == 0 {
+                    self.listeners.udp = None;
+                }
                 if self.clients.list.is_empty() || self.now >= deadline {
                     // Releases of locks, which wait for no window.
                     self.now += self.config.window;
@@ -413,12 +419,24 @@ impl Worker {
         }
         if self.shared.draining.load(Relaxed) && self.deadline.is_none() {
             self.deadline = Some(self.now + self.config.drain);
+            // These connections and datagrams have arrived already.
+            for _ in 0..DRAIN_ACCEPTS {
+                self.accept();
+                if self.accept_at != Some(self.now) {
+                    break;
+                }
+            }
+            self.receive();
             self.accept_at = None;
+            // The socket for datagrams sends the replies that are outstanding.
+            if let Some(udp) = &self.listeners.udp {
+                let _ = epoll::delete(&self.epoll, udp);
+            }
             self.listeners = Listeners {
                 tcp: None,
                 tls: None,
                 unix: None,
-                udp: None,
+                udp: self.listeners.udp.take(),
             };
             for index in self.clients.list.numbers() {
                 self.clients.touch(index);

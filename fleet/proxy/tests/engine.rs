@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{config, count, proxy, until, Client, Engine};
+use common::{config, count, proxy, udp, until, Client, Engine, Script};
 use hippos_conformance::{Options, Target};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -192,4 +192,57 @@ fn a_drained_proxy_answers_what_it_was_asked() {
         assert_eq!(client.line(), "STORED\r\n");
         assert!(client.closed());
     });
+}
+
+#[test]
+fn a_drained_proxy_answers_the_datagrams_that_it_has_taken() {
+    let node = Script::start(
+        |line| {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            match line.starts_with("delete") {
+                true => b"DELETED\r\n".to_vec(),
+                false => Vec::new(),
+            }
+        },
+        |_, _, _| {},
+    );
+    let proxy = proxy("drain_s = 30\ntimeout_ms = 20000", &[node.address]);
+    let socket = udp(&proxy);
+    socket.send(b"\0\x07\0\0\0\x01\0\0delete k\r\n").unwrap();
+    until(|| count(&proxy, "cmd_forward") == 1);
+    std::thread::scope(|scope| {
+        scope.spawn(move || proxy.drain());
+        let mut buffer = [0; 100];
+        let len = socket.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[8..len], b"DELETED\r\n");
+    });
+}
+
+#[test]
+fn clients_that_connected_before_sigterm_are_answered() {
+    let node = Engine::start();
+    let name = format!("hippos-proxy-sigterm-{}.toml", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nthreads = 1\n[pools.default]\nnodes = [\"{}\"]\n",
+        node.address
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hippos-proxy"));
+    let process = hippos_process::Process::start(command.arg(&file));
+    let address = process.line.split("tcp ").nth(1).unwrap();
+    let address = address.split_whitespace().next().unwrap().parse().unwrap();
+    assert_eq!(Client::at(address).set("k", "x"), "STORED");
+    // They wait to be accepted when the signal comes.
+    process.signal("STOP");
+    let mut clients: Vec<_> = (0..600).map(|_| Client::at(address)).collect();
+    for client in &mut clients {
+        client.send("get k\r\n");
+    }
+    process.signal("TERM");
+    process.signal("CONT");
+    for client in &mut clients {
+        assert_eq!(client.line(), "VALUE k 0 1\r\n");
+    }
+    let _ = std::fs::remove_file(file);
 }

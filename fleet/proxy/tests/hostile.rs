@@ -118,6 +118,23 @@ fn a_datagram_is_answered_whatever_the_size_of_its_reply() {
 }
 
 #[test]
+fn http_clients_that_send_nothing_do_not_hold_up_the_others() {
+    let node = Engine::start();
+    let proxy = proxy("http = \"127.0.0.1:0\"", &[node.address]);
+    let address = proxy.http.unwrap();
+    let idle: Vec<_> = (0..20)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    // Each of them is given up after a second.
+    let page = common::http_at(address, "GET", "/health");
+    assert!(page.ends_with("ok\n"), "{page}");
+    let last = idle.last().unwrap();
+    last.set_nonblocking(true).unwrap();
+    let waits = (&*last).read(&mut [0]).unwrap_err();
+    assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn giant_keys_and_lines_cost_the_node_nothing() {
     let node = Engine::start();
     let proxy = Proxy::start(&format!(

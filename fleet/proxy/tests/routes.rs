@@ -234,6 +234,71 @@ fn a_warm_value_of_more_than_thirty_days_keeps_its_time_to_live() {
 }
 
 #[test]
+fn a_change_that_is_not_made_keeps_the_warm_value() {
+    let nodes = [Engine::start(), Engine::start()];
+    let addresses = nodes.each_ref().map(|node| node.address);
+    let proxy = proxy(&addresses, "[[routes]]\npool = \"a\"\nwarm = \"b\"\n");
+    let mut warm = Client::at(addresses[1]);
+    let mut client = Client::new(&proxy);
+    for (number, line) in [
+        "touch KEY 1000",
+        "incr KEY 1",
+        "replace KEY 0 0 1\r\n7",
+        "append KEY 0 0 1\r\n7",
+        "cas KEY 0 0 1 1\r\n7",
+        "ms KEY 1 MR\r\n7",
+        "ma KEY",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let key = format!("k{number}");
+        let line = line.replace("KEY", &key);
+        assert_eq!(warm.set(&key, "5"), "STORED");
+        let refusal = client.ask(&line);
+        assert!(
+            ["NOT_FOUND", "NOT_STORED", "NF", "NS"].contains(&&*refusal),
+            "{line}: {refusal}"
+        );
+        assert_eq!(warm.get(&key), Ok(Some("5".into())), "{line}");
+        // Once it is copied the change is made, and the older value must not come back.
+        assert_eq!(client.get(&key), Ok(Some("5".into())));
+        until(|| Client::at(addresses[0]).get(&key) == Ok(Some("5".into())));
+        if !line.starts_with("cas") {
+            client.ask(&line);
+            until(|| warm.get(&key) == Ok(None));
+        }
+    }
+}
+
+#[test]
+fn a_held_node_stays_out_when_a_reload_changes_its_settings() {
+    let node = Engine::start();
+    let text = |udp: bool| {
+        format!(
+            "listen = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nthreads = 1\ntimeout_ms = 300\n\
+             udp_timeout_ms = 20\nfailures = 1\nretry_ms = 50\n[pools.default]\nreturning = \"hold\"\n\
+             nodes = [{{ address = \"{}\", udp = {udp} }}]\n",
+            node.address
+        )
+    };
+    let proxy = Server::start(Config::parse(&text(true)).unwrap()).unwrap();
+    let mut client = Client::new(&proxy);
+    assert_eq!(client.set("old", "x"), "STORED");
+    node.signal("STOP");
+    until(|| client.get("old").is_err());
+    node.signal("CONT");
+    let held = format!("node {} held", node.address);
+    until(|| http(&proxy, "GET", "/status").contains(&held));
+    proxy.reload(Config::parse(&text(false)).unwrap());
+    until(|| http(&proxy, "GET", "/status").contains("reloads 1"));
+    for _ in 0..20 {
+        assert!(client.get("old").is_err());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn concurrent_clients_of_copies_see_a_linear_history() {
     let nodes = [Engine::start(), Engine::start()];
     let addresses = nodes.each_ref().map(|node| node.address);
