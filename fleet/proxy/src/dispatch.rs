@@ -359,6 +359,11 @@ impl Worker {
         if ordered && client.reading.contains(&hash) {
             return DispatchResult::Ordered;
         }
+        if let (true, Some(refusal)) = (route.lock != 0, &reply_override) {
+            // A lock's value that is too large does not delete it.
+            client.say(refusal);
+            return DispatchResult::Taken;
+        }
         if route.lock != 0 && (write || class != Class::Get) {
             return self.lock_command(index, client, number, key, &parts, (expect, silent));
         }

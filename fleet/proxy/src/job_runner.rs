@@ -88,8 +88,11 @@ impl Worker {
         if shows_cas != ShowsCas::No {
             // Changes compare it in the first pool.
             let compared = self.locate(plan.write[0], key);
-            node_refs.retain(|node_ref| node_ref.node != compared.node);
-            node_refs.insert(0, compared);
+            let known = |node_ref: &NodeRef| node_ref.node == compared.node;
+            match node_refs.iter().position(known) {
+                Some(at) => node_refs[..=at].rotate_right(1),
+                None => node_refs.insert(0, compared),
+            }
             if policy != Read::MissFailover {
                 policy = Read::Failover;
             }

@@ -250,13 +250,12 @@ impl Pages {
     fn serve(pages: &Arc<Self>, listener: &TcpListener) {
         let count = Arc::new(());
         for stream in listener.incoming().flatten() {
-            // Clients that send nothing do not hold up the others.
+            // Clients that send nothing do not hold up the others. Those beyond the limit are closed.
             if Arc::strong_count(&count) > HTTP_CLIENTS_MAX {
-                let _ = pages.answer(stream);
                 continue;
             }
             let (pages, count) = (pages.clone(), count.clone());
-            std::thread::spawn(move || {
+            let _ = std::thread::Builder::new().spawn(move || {
                 let _ = pages.answer(stream);
                 drop(count);
             });
@@ -264,7 +263,7 @@ impl Pages {
     }
 
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        // The number of clients is limited, so none may take long.
+        // The number of clients is limited, so that none may take long.
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
         stream.set_write_timeout(Some(Duration::from_secs(1)))?;
         let own = stream.peer_addr()?.ip().to_canonical().is_loopback();

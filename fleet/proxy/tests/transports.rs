@@ -15,7 +15,7 @@ use std::time::Duration;
 fn ways(len: usize) -> (u64, u64) {
     const KEYS: usize = 48;
     let node = Engine::start();
-    let more = "udp_timeout_ms = 5000\ntimeout_ms = 30000";
+    let more = "udp_timeout_ms = 60000\ntimeout_ms = 60000";
     let proxy = proxy(more, &[node.address]);
     let mut client = Client::new(&proxy);
     let value = "v".repeat(len);
