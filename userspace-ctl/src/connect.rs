@@ -24,7 +24,7 @@ pub(crate) fn connect(address: &str, timeout: Duration) -> Result<TcpStream> {
     let end = Instant::now() + timeout;
     let found = match addresses(address, timeout) {
         Ok(found) => found,
-        Err(error) => end!(NotLoaded, "{address}: the host is unknown: {error}"),
+        Err(error) => end!(NotLoaded, "{address}: no address of this name: {error}"),
     };
     let mut refused = None;
     for (at, one) in found.iter().enumerate() {
@@ -75,7 +75,7 @@ fn within<R: Send + 'static>(
     thread::Builder::new().spawn(move || drop(put.send(work())))?;
     result.recv_timeout(time).unwrap_or_else(|_| {
         let seconds = time.as_secs_f64();
-        let why = format!("its name is not looked up within {seconds} s");
+        let why = format!("its name was not resolved within {seconds} s");
         Err(io::Error::new(ErrorKind::TimedOut, why))
     })
 }
@@ -95,7 +95,7 @@ mod tests {
         });
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        assert!(error.to_string().contains("not looked up"), "{error}");
+        assert!(error.to_string().contains("not resolved"), "{error}");
         drop(end);
         let found = within(Duration::from_secs(60), || {
             Err::<(), _>(io::Error::other("x"))

@@ -56,7 +56,8 @@ pub(crate) const REFUSALS: [Refusal; 9] = [
     Refusal {
         statistic: "hippos_udp_limited",
         what: "UDP replies beyond a source's rate",
-        remedy: "hippos-ctl limits shows --udp-rate and, for private networks, --udp-private-rate, and raises them",
+        remedy:
+            "hippos-ctl limits --udp-rate BYTES, or --udp-private-rate BYTES for private networks",
         severity: Severity::Policy,
     },
     Refusal {

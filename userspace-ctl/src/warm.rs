@@ -110,8 +110,8 @@ fn take(
     match rename(file, &loaded) {
         Ok(()) => Ok(Some(loaded)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        // Renamed, but not surely after a crash: then the next start would load it again.
-        Err(error) if !file.exists() => Err(error).context(left(&loaded)),
+        // Renamed, but after a crash it may have its old name: then the next start would load it again.
+        Err(error) if loaded.exists() => Err(error).context(left(&loaded)),
         Err(error) => Err(error).with_context(|| file.display().to_string()),
     }
 }

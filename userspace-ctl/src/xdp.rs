@@ -219,6 +219,9 @@ fn load() -> Result<Object> {
     let loaded = ObjectBuilder::default()
         .open_memory(PROGRAM)
         .and_then(|open| open.load());
+    if matches!(&loaded, Err(error) if error.kind() == libbpf_rs::ErrorKind::PermissionDenied) {
+        end!(NoPermission, "only root may attach an XDP program");
+    }
     loaded.with_context(|| {
         let messages = MESSAGES
             .lock()
