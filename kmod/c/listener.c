@@ -29,7 +29,7 @@
 static void (*plain_data_ready)(struct sock *sk);
 static void (*watched_data_ready)(struct sock *sk);
 
-/* How often closing a waiting connection is tried again, a millisecond apart. */
+/* How often closing waiting connections is tried again, about a millisecond apart. */
 #define CLOSE_RETRIES 1000
 
 /*
@@ -121,7 +121,7 @@ void hippos_listener_close_waiting(struct socket *listener)
 			return;
 		} else {
 			/* Most likely for lack of memory. */
-			msleep(1);
+			usleep_range(1000, 2000);
 		}
 	}
 }

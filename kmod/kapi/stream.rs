@@ -58,9 +58,10 @@ impl SocketStream<'_> {
         let start = unsafe { ffi::hippos_stream_peek(self.sk.as_ptr(), &mut len) };
         match NonNull::new(start.cast_mut()) {
             // SAFETY: so many bytes of a buffer in the receive queue, which it leaves only by `consume` while the socket
-            // is locked. The kernel does not write to it. A sender on this machine may, from a packet socket's ring, as
-            // user space may change memory under any reader in the kernel: each access is checked against the slice's
-            // bounds, and whatever must agree with bytes that were read before is taken from their copy.
+            // is locked. The kernel does not write to it. A sender on this machine may, where the bytes are a packet
+            // socket's ring: then the slice's bytes change, which Rust's rules exclude. It is accepted because no address
+            // or length is taken from the bytes but as a value that is then checked against the slice's bounds, and an
+            // item is linked by the hash of its copied key. Such a sender can store a key with a blank in it.
             Some(start) => ReceivedBytes::Bytes(unsafe {
                 slice::from_raw_parts(start.as_ptr().cast::<u8>(), len as usize)
             }),

@@ -57,7 +57,8 @@ impl Policy {
         }
     }
 
-    /// Puts back a picked slot that is not to be evicted. Its slot has not been freed since it was picked.
+    /// Puts back a picked slot that is not to be evicted, and was not freed since it was picked. For S3-FIFO it is like a
+    /// new one again.
     pub(crate) fn put_back(&mut self, class: &impl Slots, slot: Slot) {
         match self {
             Self::Clock | Self::Sieve(_) => {}
