@@ -40,26 +40,27 @@ fn wait_for(tcp: &mut Tcp, name: &str, wanted: impl Fn(u64) -> bool) -> Result<u
     }
 }
 
-/// The part of the machine's memory, in MiB, that the cache does not use.
+/// The part of a machine's memory that the cache does not use. Bytes.
 fn reserve(total: u64) -> u64 {
-    (total / 16).max(64)
+    (total / 16).max(64 << 20)
 }
 
-/// The most that the cache may use, in MiB.
+/// The most that the cache may use of so many bytes. Whole MiB.
 fn most(total: u64) -> u64 {
-    total - reserve(total)
+    (total - reserve(total)) >> 20
 }
 
 /// The memory limit can't exceed the machine's memory, and a client can't raise it above the owner's.
 pub(super) fn memory_limit_is_bounded_by_machine_and_owner() -> Result<()> {
-    let total = memory("MemTotal:")? >> 20;
+    let all = memory("MemTotal:")?;
+    let total = all >> 20;
     let nearly = total - 10;
     let mut log = Log::open()?;
     log.lines();
     let refused = modules::insert(modules::HIPPOS.as_ref(), &format!("memory_mb={nearly}"));
     ensure!(refused.is_err(), "memory_mb={nearly} of {total} was taken");
     let lines = log.lines();
-    let range = format!("memory_mb={nearly}: must be from 8 to {} on", most(total));
+    let range = format!("memory_mb={nearly}: must be from 8 to {} on", most(all));
     ensure!(lines.iter().any(|line| line.contains(&range)), "{lines:?}");
 
     let hippos = Hippos::load("memory_mb=64")?;
@@ -79,7 +80,7 @@ pub(super) fn memory_limit_is_bounded_by_machine_and_owner() -> Result<()> {
     let reply = Udp::connect("127.0.0.1")?.ask(b"cache_memlimit 32\r\n")?;
     ensure!(reply.starts_with(b"CLIENT_ERROR "), "{reply:?}");
     // Tables that were made for 64 MiB suffice for 16 times that.
-    let most = (most(total) - 1).min(16 * 64);
+    let most = (most(all) - 1).min(16 * 64);
     run(&format!("hippos-ctl memory {most}"))?;
     ensure!(run(&format!("hippos-ctl memory {nearly}")).is_err());
     let line = ask(most)?;
@@ -189,8 +190,9 @@ pub(super) fn other_connections_served_while_writer_waits() -> Result<()> {
 pub(super) fn cache_shrinks_before_the_kernel_kills() -> Result<()> {
     let mut log = Log::open()?;
     log.lines();
-    let total = memory("MemTotal:")? >> 20;
-    let hippos = Hippos::load(&format!("memory_mb={}", most(total) - 1))?;
+    let all = memory("MemTotal:")?;
+    let total = all >> 20;
+    let hippos = Hippos::load(&format!("memory_mb={}", most(all) - 1))?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.timeout(LIMIT)?;
     let value = vec![b'x'; 500_000];
@@ -206,7 +208,7 @@ pub(super) fn cache_shrinks_before_the_kernel_kills() -> Result<()> {
     );
     ensure!(left > 24 << 20, "{left} bytes are left to others");
     // Another program takes more memory than was left, piece by piece.
-    let piece = (reserve(total) << 20) / 16;
+    let piece = reserve(all) / 16;
     let mut hog = Vec::new();
     for step in 1..=20u64 {
         hog.push(vec![1u8; piece as usize]);
@@ -233,7 +235,8 @@ pub(super) fn cache_shrinks_before_the_kernel_kills() -> Result<()> {
 /// Unloading while connections wait for memory, values are being received, slow readers hold deleted
 /// items, and the machine is short of memory.
 pub(super) fn unloads_under_memory_pressure() -> Result<()> {
-    let total = memory("MemTotal:")? >> 20;
+    let all = memory("MemTotal:")?;
+    let total = all >> 20;
     for round in 0..3 {
         let hippos = Hippos::load(match round {
             0 => "memory_mb=16",
@@ -259,7 +262,7 @@ pub(super) fn unloads_under_memory_pressure() -> Result<()> {
         hippos.unload().with_context(|| format!("round {round}"))?;
         drop((held, slow));
     }
-    let hippos = Hippos::load(&format!("memory_mb={}", most(total) - 1))?;
+    let hippos = Hippos::load(&format!("memory_mb={}", most(all) - 1))?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.timeout(LIMIT)?;
     for number in 0..total * 2 {
