@@ -184,8 +184,7 @@ impl Guest {
 /// The clients' root, made now if need be.
 pub(crate) fn ready() -> Result<PathBuf> {
     let setup = scripts().join("setup.sh");
-    let key = workspace::digest([fs::read(&setup)?]);
-    let path = cache::dir()?.join(format!("clients-{key}"));
+    let path = place()?;
     if path.exists() {
         return Ok(path);
     }
@@ -200,6 +199,18 @@ pub(crate) fn ready() -> Result<PathBuf> {
         })?;
     }
     Ok(path)
+}
+
+/// A program of the clients' root, if that was made.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = place().ok()?.join("usr/sbin").join(name);
+    path.is_file().then_some(path)
+}
+
+/// The path of the clients' root.
+fn place() -> Result<PathBuf> {
+    let key = workspace::digest([fs::read(scripts().join("setup.sh"))?]);
+    Ok(cache::dir()?.join(format!("clients-{key}")))
 }
 
 /// The folder of the scripts that make the root and run the tests in it.

@@ -21,7 +21,7 @@ use serde_json::{json, Value};
 use super::report::{table, Spread};
 use crate::root::Root;
 use crate::vm::INTERRUPTED;
-use crate::{shell, workspace};
+use crate::{clients, shell, workspace};
 
 const NODES: usize = 3;
 /// Requests in flight in a closed loop: of one client, or one of each client.
@@ -30,21 +30,37 @@ const IN_FLIGHT: usize = 63;
 const PROCESSORS: usize = 2;
 
 /// The options of our proxy that are compared.
-const PROXIES: [(&str, &str); 7] = [
+const PROXIES: [(&str, &str); 8] = [
     ("P0: no batches", "batch = false\n"),
     ("P, W = 0", "window_us = 0\n"),
-    ("P, W = 1 us", "window_us = 1\nfixed_window = true\n"),
+    (DEFAULT, "window_us = 1\nfixed_window = true\n"),
     ("P, W = 10 us", "window_us = 10\nfixed_window = true\n"),
     ("P, W = 20 us", "window_us = 20\nfixed_window = true\n"),
     ("P, W = 30 us", "window_us = 30\nfixed_window = true\n"),
-    ("P, adaptive", "window_us = 30\n"),
+    ("P, adaptive", "window_us = 30\nfixed_window = false\n"),
+    (TWO_WORKERS, "threads = 2\n"),
 ];
+const DEFAULT: &str = "P, W = 1 us";
+const TWO_WORKERS: &str = "P, W = 1 us, two workers";
 const HASHING: &str = "T: clients hash";
 const FORWARDERS: &str = "R: forwarders";
 const MEMCACHED_HASHING: &str = "T, memcached";
 const MEMCACHED_OURS: &str = "P, memcached";
 const MEMCACHED_PROXY: &str = "memcached's proxy";
 const NUTCRACKER: &str = "nutcracker";
+
+/// The systems of docs/fleet.md.
+const IN_SUMMARY: [&str; 9] = [
+    HASHING,
+    FORWARDERS,
+    PROXIES[0].0,
+    PROXIES[1].0,
+    DEFAULT,
+    TWO_WORKERS,
+    MEMCACHED_OURS,
+    MEMCACHED_PROXY,
+    NUTCRACKER,
+];
 
 /// A load: its name, and the load generator's arguments.
 struct FleetLoad {
@@ -135,8 +151,8 @@ impl Extent {
     pub(super) fn new(quick: bool, repetitions: Option<u32>) -> Self {
         Extent {
             quick,
-            requests: if quick { 8_000 } else { 15_000 },
-            repetitions: repetitions.unwrap_or(if quick { 2 } else { 3 }),
+            requests: if quick { 8_000 } else { 40_000 },
+            repetitions: repetitions.unwrap_or(if quick { 2 } else { 5 }),
             limit: Duration::from_secs(if quick { 100 } else { 540 }),
         }
     }
@@ -286,7 +302,9 @@ impl Fleet {
             let proxy = fleet.run(proxy, address)?;
             fleet.add(NUTCRACKER, &memcacheds, &[proxy], None);
         } else {
-            println!("skipped: nutcracker, which is not on the PATH (or --nutcracker PROGRAM)");
+            println!(
+                "skipped: nutcracker, which is not on the PATH nor in the stock clients' root"
+            );
         }
         Ok(fleet)
     }
@@ -309,11 +327,15 @@ impl Fleet {
     ) -> Result<(usize, SocketAddr)> {
         let (listen, http) = (free_address()?, free_address()?);
         let file = self.dir.join(format!("{}.toml", self.running.len()));
+        let threads = match options.starts_with("threads") {
+            true => "",
+            false => "threads = 1\n",
+        };
         let nodes = self.list(nodes, |node| {
             format!("{{ address = \"{node}\", udp = {udp} }}")
         });
         let text = format!(
-            "listen = \"{listen}\"\nhttp = \"{http}\"\nthreads = 1\n{options}[pools.default]\nnodes = [{nodes}]\n"
+            "listen = \"{listen}\"\nhttp = \"{http}\"\n{threads}{options}[pools.default]\nnodes = [{nodes}]\n"
         );
         fs::write(&file, text)?;
         let mut proxy = Command::new(programs.join("hippos-proxy"));
@@ -529,8 +551,54 @@ impl FleetFigures {
         }
     }
 
-    fn markdown(&self) -> String {
+    /// The tables of docs/fleet.md: for clients of one request each, and for one with many.
+    fn summary(&self) -> String {
         let mut out = String::new();
+        let spread = |metric, load, system| {
+            let values = self.values.get(&(metric, load, system))?;
+            Spread::of(values.clone())
+        };
+        for shape in ["many", "one"] {
+            let loads: Vec<_> = self
+                .loads
+                .iter()
+                .filter(|name| name.ends_with(shape))
+                .collect();
+            if loads.is_empty() {
+                continue;
+            }
+            let _ = write!(out, "| {shape} |");
+            for load in &loads {
+                let _ = write!(out, " {} |", load.split(',').next().unwrap_or(load));
+            }
+            let _ = writeln!(out, "\n|---|{}", "---:|".repeat(loads.len()));
+            let measured = |system: &&&'static str| {
+                let known =
+                    |load: &&&'static str| self.values.contains_key(&("rate", **load, **system));
+                IN_SUMMARY.contains(system) && loads.iter().any(known)
+            };
+            for &system in self.systems.iter().filter(measured) {
+                let _ = write!(out, "| {system} |");
+                for &&load in &loads {
+                    let spreads =
+                        ["nodes", "proxies", "rate"].map(|name| spread(name, load, system));
+                    if let [Some(nodes), Some(proxies), Some(rate)] = spreads {
+                        let (least, most) = (1e6 / rate.max, 1e6 / rate.min);
+                        let (nodes, proxies) = (nodes.median, proxies.median);
+                        let _ = write!(out, " {nodes:.1} + {proxies:.1} ({least:.1} to {most:.1})");
+                    }
+                    out.push_str(" |");
+                }
+                out.push('\n');
+            }
+            out.push('\n');
+        }
+        out
+    }
+
+    fn markdown(&self) -> String {
+        let title = "CPU of nodes + proxies, us a request (least to most of the sum)";
+        let mut out = format!("### {title}\n\n{}", self.summary());
         for (metric, title) in METRICS {
             let known = |load: &&&'static str| {
                 self.values
@@ -632,7 +700,7 @@ pub(super) fn measure(
     if let Err(error) = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &processors) {
         println!("not bound to {PROCESSORS} processors: {error}");
     }
-    let found = || shell::find("nutcracker");
+    let found = || shell::find("nutcracker").or_else(|| clients::program("nutcracker"));
     let nutcracker = nutcracker.map(Path::to_owned).or_else(found);
     let (before, start) = (load_average(), Instant::now());
     let fleet = Fleet::start(root, &programs, nutcracker.as_deref(), &dir)?;
@@ -718,7 +786,24 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains(NUTCRACKER), "{text}");
+        for (metric, value) in [
+            ("nodes", 3.0),
+            ("proxies", 6.04),
+            ("nodes", 4.0),
+            ("nodes", 5.0),
+        ] {
+            figures.add(metric, "GET 20 B, one", FORWARDERS, value);
+        }
+        let summary = figures.summary();
+        assert!(
+            summary.contains("| one | GET 20 B |\n|---|---:|\n| T: clients hash | |\n"),
+            "{summary}"
+        );
+        assert!(
+            summary.contains("| R: forwarders | 4.0 + 6.0 (8333.3 to 10000.0) |"),
+            "{summary}"
+        );
         let json = figures.json("head");
-        assert_eq!(json["rows"].as_array().unwrap().len(), 2);
+        assert_eq!(json["rows"].as_array().unwrap().len(), 4);
     }
 }

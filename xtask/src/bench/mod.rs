@@ -58,7 +58,7 @@ pub(crate) struct BenchArgs {
     /// Few workloads, one boot, short steps: under five minutes
     #[arg(long)]
     quick: bool,
-    /// Boots of each server [default: 3, or 1 with --quick]; repetitions of `fleet` [default: 3, or 2 with --quick]
+    /// Boots of each server [default: 3, or 1 with --quick]; repetitions of `fleet` [default: 5, or 2 with --quick]
     #[arg(long)]
     boots: Option<u32>,
     /// Processors of each guest
@@ -82,7 +82,7 @@ pub(crate) struct BenchArgs {
     /// Print the report of `fleet` as JSON
     #[arg(long)]
     json: bool,
-    /// nutcracker's program for `fleet` [default: the one on the PATH]
+    /// nutcracker's program for `fleet` [default: the one on the PATH, or in the stock clients' root if that was made]
     #[arg(long, value_name = "PROGRAM")]
     nutcracker: Option<PathBuf>,
     /// How guests are joined to this machine
