@@ -274,6 +274,21 @@ fn slabs_that_other_classes_have_emptied_are_used_before_an_item_is_evicted() {
     assert_eq!(found(&store, &large), large);
 }
 
+/// Each large value needs a slab of its own: they are moved several at a time, so that few writes wait.
+#[test]
+fn spare_slabs_are_moved_with_few_grace_periods() {
+    let (store, _) = full_of_small(64);
+    store.tick(200, 1_700_000_100);
+    store.flush(0);
+    maintain(&store, 200);
+    store.platform().watch.restart();
+    for i in 0..32 {
+        set(&store, format!("large-{i}").as_bytes(), &LARGE).unwrap();
+    }
+    assert!(store.platform().watch.waits() <= 4);
+    store.verify().unwrap();
+}
+
 /// Free slots that are scattered over slabs with items cost no such item: a large value evicts one of its own class.
 #[test]
 fn a_class_that_can_evict_takes_no_slab_with_items() {

@@ -4,6 +4,7 @@
 
 use hippos_invariant::Exact;
 
+use crate::array_vec::ArrayVec;
 use crate::counters::{ClassCounter, Counter};
 use crate::hash::Hash;
 use crate::maintenance_state::Drain;
@@ -21,6 +22,8 @@ const DRAIN: usize = 1024;
 /// Passes over a draining slab, with a grace period after each, before the drain is abandoned: items that were being
 /// written during the first pass can be evicted in the second.
 const DRAIN_ROUNDS: u32 = 2;
+/// Spare slabs that a writer moves after one grace period: a writer of values as large as a slab needs one for each.
+const SPARE_MOVES: usize = 16;
 /// Steps of a drain that a writer makes before it yields the CPU.
 const STEAL_STEPS: u32 = 16;
 
@@ -224,20 +227,28 @@ impl<P: Platform> Store<P> {
         DrainResult::Waiting
     }
 
-    /// Gives a spare slab of another class back to the pool, after a grace period, so that no item has to be evicted.
-    /// False if there is none. No lock or section is held; sleeps.
+    /// Gives spare slabs of other classes back to the pool, after a grace period, so that no item has to be evicted.
+    /// False if there are none. No lock or section is held; sleeps.
     #[cold]
-    pub(crate) fn move_spare_slab(&self, class: usize) -> bool {
-        let Some(id) = self.slabs.take_spare(&self.pool, class) else {
+    pub(crate) fn move_spare_slabs(&self, class: usize) -> bool {
+        let mut taken = ArrayVec::<u32, SPARE_MOVES>::new();
+        while !taken.is_full() {
+            let Some(id) = self.slabs.take_spare(&self.pool, class) else {
+                break;
+            };
+            taken.push(id);
+        }
+        if taken.len() == 0 {
             return false;
-        };
-        let Some(block) = self.pool.get(id) else {
-            return false;
-        };
-        // The crawler and walks may still look at its slots.
+        }
+        // The crawler and walks may still look at their slots.
         self.wait();
-        // SAFETY: all its slots are free, none can be allocated, and a grace period has passed.
-        unsafe { self.give_slab(id, block, class.add_exact(1) as u32) };
+        for id in taken.iter() {
+            if let Some(block) = self.pool.get(id) {
+                // SAFETY: all its slots are free, none can be allocated, and a grace period has passed.
+                unsafe { self.give_slab(id, block, class.add_exact(1) as u32) };
+            }
+        }
         true
     }
 

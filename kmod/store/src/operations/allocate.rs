@@ -165,7 +165,7 @@ impl<P: Platform> Store<P> {
             if want != 0 && budget.grace_waits != 0 && !looked_for_spare {
                 // Once, since another writer may get the slab.
                 looked_for_spare = true;
-                if self.has_spare_slab(of) && self.move_spare_slab(class) {
+                if self.has_spare_slab(of) && self.move_spare_slabs(class) {
                     budget.grace_waits = budget.grace_waits.sub_exact(1);
                     continue;
                 }
