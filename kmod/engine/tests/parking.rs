@@ -282,3 +282,43 @@ fn parked_commands_are_refused_after_their_limit() {
         assert!(late.idle(), "{shown}");
     }
 }
+
+/// A watcher sees the lookup of a command that waits for memory once, not in each of its turns. A command that creates
+/// an item has a second one, as in memcached.
+#[test]
+fn a_parked_command_is_logged_once() {
+    for case in cases() {
+        let shown = case.request.escape_ascii().to_string();
+        let engine = engine_of(MEMORY, Settings::default());
+        let mut full = Some(Full::new(&engine, case.text, case.len));
+        let mut watcher = Session::new(&engine, Transport::Tcp);
+        let (_, _, said) = feed(&mut watcher, b"watch fetchers mutations deletions\r\n");
+        assert_eq!(said, b"OK\r\n");
+        let mut late = Session::new(&engine, Transport::Tcp).with_parking();
+        let mut rest = &case.request[..];
+        let mut turns = 0;
+        loop {
+            let (consumed, next, _) = feed(&mut late, rest);
+            rest = &rest[consumed..];
+            if next != Next::Park {
+                break;
+            }
+            turns += 1;
+            assert!(turns < TURNS_MAX, "{shown}");
+            if turns == WAITS {
+                full = None;
+            }
+        }
+        assert!(full.is_none(), "{shown}: {turns} turns");
+        let mut log = String::new();
+        for _ in 0..TURNS_MAX {
+            let (_, next, said) = feed(&mut watcher, b"");
+            log += &String::from_utf8(said).unwrap();
+            if next == Next::Watch {
+                break;
+            }
+        }
+        let lookups = log.matches("type=item_get").count();
+        assert!(lookups <= 2, "{shown}: {lookups} lookups\n{log}");
+    }
+}

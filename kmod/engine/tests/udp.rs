@@ -588,6 +588,14 @@ fn a_value_too_large_for_udp_gives_out_no_token_and_changes_no_expiry() {
         assert_eq!(longest, 1392, "{name:?}");
         assert!(refused > 1, "{name:?}");
     }
+    // No command behind it is served, not even behind a GATK that has a value where none belongs.
+    let mut gatk = vec![0x80, 0x23, 0, 1, 4, 0, 0, 0, 0, 0, 0, 6];
+    gatk.extend([0; 12]);
+    gatk.extend([0, 0, 0, 50, b'k', b'z']);
+    let delete = binary(4, b"filler", 0);
+    let then = framed(&[&gatk[..], &delete].concat());
+    assert_eq!(message(&slow(&engine, &then)), ERROR);
+    assert_ne!(say(&engine, "get filler\r\n"), "END\r\n");
     let before = engine.engine_counted(EngineCounter::UdpTooLarge);
     let then = framed(b"mg k v\r\nset k 0 0 1\r\nx\r\n");
     assert_eq!(message(&slow(&engine, &then)), ERROR);

@@ -111,6 +111,15 @@ impl<P: Platform> Engine<P> {
         }
     }
 
+    /// The item that a command is about to change, in a later turn, when its lookup has been logged.
+    pub(crate) fn seen_again(&self, key: &[u8], hash: Hash) -> Option<Seen> {
+        if self.watches(Kinds::DELETIONS) {
+            self.peek_seen(key, hash).ok()
+        } else {
+            None
+        }
+    }
+
     #[cold]
     fn look(&self, client: u32, key: &[u8], hash: Hash) -> Option<Seen> {
         let seen = self.peek_seen(key, hash);

@@ -151,7 +151,8 @@ impl<P: Platform> Session<'_, P> {
 
     /// Skips a value that the command does not have.
     fn ignore(&mut self, len: u32) {
-        if len != 0 {
+        // After a datagram was refused, the session serves nothing more.
+        if len != 0 && matches!(self.state, State::Command) {
             self.swallow(u64::from(len), AfterSwallow::Say(b""));
         }
     }

@@ -140,7 +140,11 @@ impl<P: Platform> Session<'_, P> {
         let engine = self.engine;
         let key = command.key();
         let mut attempts = self.attempts();
-        let seen = engine.observe_change(self.number, key, hash);
+        let seen = if self.is_first_turn() {
+            engine.observe_change(self.number, key, hash)
+        } else {
+            engine.seen_again(key, hash)
+        };
         let outcome = engine.meta_delete(command, hash, &mut attempts);
         if self.parks(&attempts) {
             return;
