@@ -55,9 +55,8 @@ impl<S: Timeout> Timed<S> {
         self.deadline = [end, most].into_iter().flatten().min();
     }
 
-    /// Ends the writes, and discards what the peer still sends, up to `most` bytes and for that time, until it has closed
-    /// the connection: bytes that are unread when a socket is closed reset the connection, and the peer may lose what was
-    /// written.
+    /// Ends the writes, and discards the peer's bytes, up to `most` and for that time, until it has closed the connection.
+    /// Closing a socket with unread bytes would reset the connection, and the peer might lose a part of the reply.
     pub(crate) fn finish(mut self, time: Duration, most: u64) -> io::Result<()> {
         self.stream.end_writes()?;
         self.limit(Some(time), None);

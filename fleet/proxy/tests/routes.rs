@@ -639,14 +639,14 @@ fn locks_are_released_when_the_proxy_drains() {
     until(|| direct.get("lock") == Ok(None));
 }
 
+/// Keys with the prefix `few` may be asked for twice a second.
+const FEW_ARE_LIMITED: &str = "[[routes]]\npool = \"a\"\n\
+     [[routes]]\nprefix = \"few\"\npool = \"a\"\nlimit = { requests = 2 }\n";
+
 #[test]
 fn only_a_route_over_its_limit_is_refused() {
     let node = Engine::start();
-    let proxy = proxy(
-        &[node.address],
-        "[[routes]]\npool = \"a\"\n\
-         [[routes]]\nprefix = \"few\"\npool = \"a\"\nlimit = { requests = 2 }\n",
-    );
+    let proxy = proxy(&[node.address], FEW_ARE_LIMITED);
     let mut client = Client::new(&proxy);
     let mut refused = 0;
     for _ in 0..100 {
@@ -668,11 +668,7 @@ fn only_a_route_over_its_limit_is_refused() {
 #[test]
 fn a_list_of_keys_over_a_limit_is_one_error_whichever_key_is_limited() {
     let node = Engine::start();
-    let proxy = proxy(
-        &[node.address],
-        "[[routes]]\npool = \"a\"\n\
-         [[routes]]\nprefix = \"few\"\npool = \"a\"\nlimit = { requests = 2 }\n",
-    );
+    let proxy = proxy(&[node.address], FEW_ARE_LIMITED);
     let mut client = Client::new(&proxy);
     let short = "many few1 few2 few3".to_owned();
     // It is sent in pieces.

@@ -65,10 +65,15 @@ fn make(config: Config) -> Store<Counted> {
 }
 
 fn small(blocks: usize) -> Store<Counted> {
+    small_with(blocks, Config::default().eviction)
+}
+
+fn small_with(blocks: usize, eviction: Eviction) -> Store<Counted> {
     make(Config {
         memory: blocks * BLOCK,
         block: BLOCK,
         item_max: BLOCK,
+        eviction,
         ..Config::default()
     })
 }
@@ -231,11 +236,26 @@ fn a_class_whose_only_slot_is_reserved_gets_another_slab() {
 /// A cache full of small items, and their keys.
 fn full_of_small(blocks: usize) -> (Store<Counted>, Vec<String>) {
     let store = small(blocks);
+    let keys = fill_with_small(&store);
+    (store, keys)
+}
+
+/// Stores more small items than fit, and returns their keys.
+fn fill_with_small(store: &Store<Counted>) -> Vec<String> {
     let keys: Vec<_> = (0..40_000).map(|i| format!("small-{i}")).collect();
     for key in &keys {
-        set(&store, key.as_bytes(), &[1; 40]).unwrap();
+        set(store, key.as_bytes(), &[1; 40]).unwrap();
     }
-    (store, keys)
+    keys
+}
+
+/// A cache whose slabs of small items became empty by a flush, and are spare.
+fn with_spare_slabs(blocks: usize) -> Store<Counted> {
+    let (store, _) = full_of_small(blocks);
+    store.tick(200, 1_700_000_100);
+    store.flush(0);
+    maintain(&store, 200);
+    store
 }
 
 /// Runs maintenance for ten seconds: it counts the spare slabs once a second.
@@ -263,10 +283,7 @@ fn found<'k>(store: &Store<Counted>, keys: &[&'k str]) -> Vec<&'k str> {
 /// Slabs of small items that became empty, by a flush, are used for large values, none of which is evicted.
 #[test]
 fn slabs_that_other_classes_have_emptied_are_used_before_an_item_is_evicted() {
-    let (store, _) = full_of_small(16);
-    store.tick(200, 1_700_000_100);
-    store.flush(0);
-    maintain(&store, 200);
+    let store = with_spare_slabs(16);
     let large = ["large-1", "large-2", "large-3"];
     for key in large {
         set(&store, key.as_bytes(), &LARGE).unwrap();
@@ -277,10 +294,7 @@ fn slabs_that_other_classes_have_emptied_are_used_before_an_item_is_evicted() {
 /// Each large value needs a slab of its own: they are moved several at a time, so that few writes wait.
 #[test]
 fn spare_slabs_are_moved_with_few_grace_periods() {
-    let (store, _) = full_of_small(64);
-    store.tick(200, 1_700_000_100);
-    store.flush(0);
-    maintain(&store, 200);
+    let store = with_spare_slabs(64);
     store.platform().watch.restart();
     for i in 0..32 {
         set(&store, format!("large-{i}").as_bytes(), &LARGE).unwrap();
@@ -357,33 +371,10 @@ fn an_empty_slab_is_taken_only_when_its_class_has_not_used_it_for_a_second() {
 
 /// A store full of small items, with a slab of the smallest class, which has free slots.
 fn filled_with_small(eviction: Eviction) -> Store<Counted> {
-    let store = make(Config {
-        memory: 16 * BLOCK,
-        block: BLOCK,
-        item_max: BLOCK,
-        eviction,
-        ..Config::default()
-    });
+    let store = small_with(16, eviction);
     set(&store, b"tiny", b"t").unwrap();
-    for i in 0..40_000 {
-        set(&store, format!("small-{i}").as_bytes(), &[1; 40]).unwrap();
-    }
+    fill_with_small(&store);
     store
-}
-
-/// A number, and blanks up to this length.
-fn number(len: usize) -> Vec<u8> {
-    let mut number = vec![b' '; len];
-    number[0] = b'7';
-    number
-}
-
-fn increment(store: &Store<Counted>, key: &[u8]) -> Arithmetic {
-    let by = Arith {
-        by: 1,
-        ..Arith::default()
-    };
-    store.arith(key, store.hash(key), &by).unwrap()
 }
 
 /// The only item of its class needs memory for its new value: items of other classes make place for it.
@@ -394,7 +385,7 @@ fn an_append_keeps_its_own_item() {
         let hash = store.hash(b"large");
         let mut part = store.reserve(b"large", hash, 0, Expiry::NEVER, 1).unwrap();
         part.write(b"x");
-        set(&store, b"large", &[b'2'; BLOCK * 3 / 4]).unwrap();
+        set(&store, b"large", &LARGE).unwrap();
         let outcome = store.commit(part, &Commit::new(StoreMode::Append));
         let stored = matches!(outcome, Ok(Outcome::Stored { .. }));
         assert!(stored, "{eviction:?}: {outcome:?}");
@@ -404,10 +395,17 @@ fn an_append_keeps_its_own_item() {
 /// As for an append.
 #[test]
 fn an_increment_keeps_its_own_item() {
+    // A number, and blanks.
+    let mut number = vec![b' '; BLOCK * 3 / 4];
+    number[0] = b'7';
+    let by = Arith {
+        by: 1,
+        ..Arith::default()
+    };
     for eviction in Eviction::ALL {
         let store = filled_with_small(eviction);
-        set(&store, b"large", &number(BLOCK * 3 / 4)).unwrap();
-        let got = increment(&store, b"large");
+        set(&store, b"large", &number).unwrap();
+        let got = store.arith(b"large", store.hash(b"large"), &by).unwrap();
         let found = matches!(got, Arithmetic::Value { .. });
         assert!(found, "{eviction:?}: {got:?}");
     }
@@ -417,13 +415,7 @@ fn an_increment_keeps_its_own_item() {
 #[test]
 fn a_set_replaces_its_own_item_where_nothing_else_can_be_evicted() {
     for eviction in Eviction::ALL {
-        let store = make(Config {
-            memory: 16 * BLOCK,
-            block: BLOCK,
-            item_max: BLOCK,
-            eviction,
-            ..Config::default()
-        });
+        let store = small_with(16, eviction);
         set(&store, b"large", &[b'1'; BLOCK * 3 / 4]).unwrap();
         let value = vec![9; BLOCK * 3 / 4];
         let mut held = Vec::new();
