@@ -17,7 +17,7 @@ use crate::sync::Relaxed;
 use super::rebalance::PRESSURE_DIVISOR;
 
 /// Slots that one eviction by a writer looks at.
-pub(crate) const SCAN_MAX: usize = 1 << 16;
+const SCAN_MAX: usize = 1 << 16;
 
 /// The memory that an item is charged for. Recorded while its slot belongs to the caller.
 #[derive(Clone, Copy)]
@@ -62,16 +62,14 @@ impl<P: Platform> Store<P> {
     /// Evicts up to `want` items of a class, but none whose key has the hash `keep`, and returns how many it evicted. No
     /// lock or section is held; may sleep.
     pub(crate) fn evict(&self, class: usize, want: usize, keep: Option<Hash>) -> usize {
-        self.evict_some(class, want, SCAN_MAX, keep).0
+        self.evict_some(class, want, keep).0
     }
 
-    /// Like [`evict`](Self::evict), but looks at about `scan_max` slots at most; also returns whether it went over all
-    /// of the class.
+    /// Like [`evict`](Self::evict), but also returns whether it went over all of the class.
     pub(crate) fn evict_some(
         &self,
         class: usize,
         want: usize,
-        scan_max: usize,
         keep: Option<Hash>,
     ) -> (usize, bool) {
         let Some(of) = self.slabs.get(class) else {
@@ -81,7 +79,7 @@ impl<P: Platform> Store<P> {
         let rounds = usize::from(self.cap).add_exact(1);
         let slots = of.slots().add_exact(u64::from(of.slabs())) as usize;
         let all = slots.mul_exact(rounds);
-        let most = all.min(scan_max);
+        let most = all.min(SCAN_MAX);
         let mut scanned = 0usize;
         let mut evicted = 0usize;
         let mut empty = false;

@@ -6,7 +6,6 @@ use hippos_invariant::Exact;
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::maintenance::drain::StealResult;
-use crate::maintenance::evict::SCAN_MAX;
 use crate::memory::class::Class;
 use crate::platform::Platform;
 use crate::store::Store;
@@ -175,7 +174,7 @@ impl<P: Platform> Store<P> {
                 self.wait_grace_period(budget)?;
                 continue;
             }
-            match self.evict_some(class, want as usize, SCAN_MAX, Some(hash)) {
+            match self.evict_some(class, want as usize, Some(hash)) {
                 // The scan did not reach all slots, or some are about to be freed.
                 (0, false) => budget.retry()?,
                 (1.., _) => self.wait_grace_period(budget)?,
